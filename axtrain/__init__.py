@@ -1,0 +1,62 @@
+"""axtrain: train Keras networks for approximate and unreliable hardware, and prove that it worked.
+
+Everything public is reached from here and loaded when first used: `import axtrain` alone loads neither
+TensorFlow nor MLflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> where it lives: "module:attribute", or a module itself.
+_PUBLIC = {
+    "Multiplier": "axtrain.noise_models.multiplier:Multiplier",
+    "multipliers": "axtrain.noise_models.multipliers",
+    "memories": "axtrain.noise_models.memories",
+    "curves": "axtrain.noise_models.curves",
+    "Hardware": "axtrain.hardware:Hardware",
+    "Quantisation": "axtrain.hardware:Quantisation",
+    "EnergyModel": "axtrain.hardware:EnergyModel",
+    "emulation": "axtrain.emulation",
+    "layers": "axtrain.layers",
+    "convert": "axtrain.conversion:convert",
+    "strip": "axtrain.conversion:strip",
+    "set_fidelity": "axtrain.controls:set_fidelity",
+    "set_chip": "axtrain.controls:set_chip",
+    "set_noise_strength": "axtrain.controls:set_noise_strength",
+    "summary": "axtrain.reporting:summary",
+    "energy": "axtrain.energy_estimate:energy",
+    "export": "axtrain.exporting:export",
+    "read_export": "axtrain.exporting:read_export",
+    "load_model": "axtrain.loading:load_model",
+    "evaluate": "axtrain.training.evaluation:evaluate",
+    "callbacks": "axtrain.training.callbacks",
+    "tracking": "axtrain.training.tracking",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names are resolved lazily
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        target = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'axtrain' has no attribute {name!r}") from None
+    module, _, attribute = target.partition(":")
+    value = importlib.import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+if "keras" in sys.modules:  # a Keras user's load_model finds our classes at once
+    importlib.import_module("axtrain.layers")

@@ -1,0 +1,249 @@
+"""From a Keras model to the same model on hardware, and back; the model given is never changed."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from axtrain.hardware import Hardware
+from axtrain.layers import ApproxConv1D, ApproxConv2D, ApproxDense, ApproxDepthwiseConv2D, ApproximateLayer
+from axtrain.layers.statistics import Observer
+from axtrain.model_walk import all_layers, is_graph
+from axtrain.reporting import ConversionReport, LayerReport
+
+_APPROXIMATE = {
+    keras.layers.Dense: ApproxDense,
+    keras.layers.Conv1D: ApproxConv1D,
+    keras.layers.Conv2D: ApproxConv2D,
+    keras.layers.DepthwiseConv2D: ApproxDepthwiseConv2D,
+}
+_PLAIN = {approximate: plain for plain, approximate in _APPROXIMATE.items()}
+# These hold weights and yet sum no products of them; an accelerator folds them into scales.
+_FLOAT_BY_DESIGN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
+_BATCH = 64
+
+
+def convert(
+    model: keras.Model,
+    hardware: Hardware,
+    calibration=None,
+    *,
+    overrides: dict[str, Hardware | None] | None = None,
+    strict: bool = False,
+    fidelity: str = "exact",
+    engine: str | None = None,
+) -> keras.Model:
+    """The same network on `hardware`: a new model with the same names and weights, not compiled.
+
+    Dense, Conv1D, Conv2D and DepthwiseConv2D layers become their approximate counterparts at every depth
+    of nested models; all else stays as it is and is listed in the report.
+
+    Args:
+        model: a built Sequential or Functional model. It is not changed.
+        hardware: what to run on.
+        calibration: input samples (an array, or what the model takes), from which activation ranges come.
+            Without them the ranges follow the batches (`activation_range="moving_average"`).
+        overrides: hardware for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer in
+            float. The last match counts.
+        strict: raise where a layer with products cannot be converted.
+        fidelity: `"exact"` or `"gaussian"`.
+        engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+
+    Returns:
+        a new model of the same class; `conversion_report` on it says what became what.
+
+    Raises:
+        TypeError: not a Keras model, or not hardware.
+        ValueError: a subclassed or unbuilt model, an override that matches no layer, calibration data that
+            are not finite, or (strict) a layer that cannot be converted.
+
+    Example:
+        >>> import keras, numpy as np, axtrain as ax
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
+        >>> noisy = ax.convert(model, ax.Hardware(), np.eye(4, dtype="float32"))
+        >>> noisy.conversion_report.layers[0].became
+        'ApproxDense'
+    """
+    _check_model(model)
+    if not isinstance(hardware, Hardware):
+        raise TypeError(f"`hardware` must be an axtrain.Hardware. Received: hardware={hardware!r}")
+    chosen = _hardware_for_layers(model, hardware, overrides or {})
+    if calibration is not None:
+        _check_finite(calibration)
+    elif model.layers:
+        chosen = {name: _without_calibration(described) for name, described in chosen.items()}
+    converted = keras.models.clone_model(
+        model, clone_function=lambda layer: _converted(layer, chosen, fidelity, engine), recursive=True
+    )
+    _copy_state(model, converted)
+    report = _report(model, converted, chosen)
+    if strict and report.skipped:
+        listed = "; ".join(f"{layer.name} ({layer.was}): {layer.reason}" for layer in report.skipped)
+        raise ValueError(
+            f"strict=True, and these layers cannot run on the hardware: {listed}. Keep them in float with "
+            "overrides={name: None}, or convert with strict=False"
+        )
+    if calibration is not None:
+        _calibrate(converted, calibration)
+    converted.conversion_report = report
+    return converted
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Plain Keras layers again, with the clean weights: a new model, not compiled.
+
+    Args:
+        model: a model from `convert`. It is not changed.
+
+    Raises:
+        TypeError, ValueError: not a Sequential or Functional model.
+    """
+    _check_model(model)
+    plain = keras.models.clone_model(model, clone_function=_stripped, recursive=True)
+    _copy_state(model, plain)
+    return plain
+
+
+def _check_model(model) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+    nested = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
+    for part in nested:
+        if not is_graph(part):
+            raise ValueError(
+                "A subclassed model hides its layers, so it cannot be rebuilt on hardware. Build it with the "
+                "Functional API (keras.Model(inputs, outputs)), or use axtrain.layers in it directly. "
+                f"Received: {type(part).__name__} named {part.name!r}"
+            )
+    if not model.built:
+        raise ValueError(f"Build the model first: give it an Input, or call it once. Received: {model.name!r}")
+
+
+def _hardware_for_layers(model, hardware, overrides) -> dict[str, Hardware | None]:
+    names = [layer.name for layer in all_layers(model)]
+    chosen: dict[str, Hardware | None] = dict.fromkeys(names, hardware)
+    for pattern, described in overrides.items():
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise ValueError(
+                f"`overrides` names no layer of the model. Its layers: {', '.join(names)}. Received: {pattern!r}"
+            )
+        if described is not None and not isinstance(described, Hardware):
+            raise TypeError(f"`overrides` maps names to Hardware or None. Received: {pattern!r}: {described!r}")
+        chosen.update(dict.fromkeys(matches, described))
+    return chosen
+
+
+def _without_calibration(hardware: Hardware | None) -> Hardware | None:
+    if hardware is None:
+        return None
+    from dataclasses import replace
+
+    return replace(hardware, quantisation=replace(hardware.quantisation, activation_range="moving_average"))
+
+
+def _converted(layer, chosen, fidelity, engine):
+    """The clone of one layer: approximate where it can be and is wanted, else the layer again."""
+    hardware = chosen.get(layer.name)
+    if hardware is None or _obstacle(layer) is not None:
+        return layer.__class__.from_config(layer.get_config())
+    config = layer.get_config()
+    if isinstance(layer, ApproximateLayer):
+        kind = type(layer)
+    else:
+        kind = _APPROXIMATE[type(layer)]
+    return kind.from_config({**config, "hardware": hardware.to_dict(), "fidelity": fidelity, "engine": engine})
+
+
+def _stripped(layer):
+    if type(layer) not in _PLAIN:
+        return layer.__class__.from_config(layer.get_config())
+    config = layer.get_config()
+    for name in ("hardware", "fidelity", "engine"):
+        config.pop(name)
+    return _PLAIN[type(layer)].from_config(config)
+
+
+def _obstacle(layer) -> str | None:
+    """Why a layer cannot run on hardware; `None` where it can."""
+    if type(layer) not in _APPROXIMATE and not isinstance(layer, ApproximateLayer):
+        return "no approximate counterpart"
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return "data_format='channels_first'"
+    if getattr(layer, "groups", 1) != 1:
+        return f"groups={layer.groups}"
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled; merge it first"
+    if getattr(layer, "quantization_mode", None):
+        return f"already quantised by Keras ({layer.quantization_mode})"
+    return None
+
+
+def _copy_state(model, clone) -> None:
+    """Weights layer by layer and frozen flags, containers first since they pass their flag down."""
+    clone.trainable = model.trainable
+    for old, new in zip(model.layers, clone.layers, strict=True):
+        if isinstance(old, keras.Model):
+            _copy_state(old, new)
+            continue
+        new.trainable = old.trainable
+        if isinstance(old, ApproximateLayer) or isinstance(new, ApproximateLayer):
+            new.kernel.assign(old.kernel)
+            if old.use_bias:
+                new.bias.assign(old.bias)
+            continue
+        new.set_weights(old.get_weights())
+        if hasattr(new, "finalize_state"):
+            new.finalize_state()
+
+
+def _report(model, converted, chosen) -> ConversionReport:
+    entries = []
+    for old, new in zip(all_layers(model), all_layers(converted), strict=True):
+        approximate = isinstance(new, ApproximateLayer) and new.hardware is not None
+        weighted = bool(old.weights) and not isinstance(old, _FLOAT_BY_DESIGN)
+        reason = None
+        if not approximate and weighted:
+            reason = "kept in float by an override" if chosen[old.name] is None else _obstacle(old)
+        entries.append(LayerReport(old.name, type(old).__name__, type(new).__name__, approximate, reason))
+    return ConversionReport(tuple(entries), compile_dropped=bool(model.compiled))
+
+
+def _check_finite(calibration) -> None:
+    for array in keras.tree.flatten(calibration):
+        array = np.asarray(array)
+        if array.size == 0:
+            raise ValueError("`calibration` must hold at least one sample. Received: an empty array")
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            bad = int(array.size - np.isfinite(array).sum())
+            raise ValueError(
+                "`calibration` must be finite; remove the samples that hold NaN or infinity. "
+                f"Received: {bad} of {array.size} values not finite"
+            )
+
+
+def _calibrate(model, calibration) -> None:
+    """Passes the data through the float network, each hardware layer watching its own input."""
+    layers = [layer for layer in all_layers(model) if getattr(layer, "hardware_state", None) is not None]
+    for layer in layers:
+        layer.hardware_state.observer = Observer()
+    try:
+        count = len(keras.tree.flatten(calibration)[0])
+        for start in range(0, count, _BATCH):
+            batch: Any = keras.tree.map_structure(
+                lambda array, start=start: ops.convert_to_tensor(np.asarray(array[start : start + _BATCH])), calibration
+            )
+            model(batch, training=False)
+        samples = {id(layer): layer.hardware_state.observer.samples for layer in layers}
+    finally:
+        for layer in layers:
+            layer.hardware_state.observer = None
+    for layer in layers:
+        try:
+            layer.hardware_state.calibrate(samples[id(layer)], layer.kernel, layer._summed_axes)
+        except ValueError as error:
+            raise ValueError(f"Layer {layer.name!r} could not be calibrated: {error}") from error

@@ -1,0 +1,177 @@
+"""Deployable weights: a folder that is whole or absent, with a manifest that proves what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from axtrain import __version__
+from axtrain.controls import hardware_layers
+from axtrain.files import whole_file, write_whole
+from axtrain.quantisers import affine_parameters, quantise_weights, symmetric_scale
+
+MANIFEST = "manifest.json"
+_FORMAT = "axtrain-export-1"
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported folder, verified.
+
+    Attributes:
+        folder: where it lies.
+        manifest: hardware, layer order, sha256 of each file, measured accuracy.
+        integers: for each layer in order `{"codes", "scale", "bias", "activation_scale", "zero_point"}`.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    integers: dict[str, dict[str, np.ndarray]]
+
+    def model(self) -> keras.Model:
+        """The exported Keras model."""
+        from axtrain.loading import load_model
+
+        return load_model(self.folder / "model.keras")
+
+
+def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None, overwrite: bool = False) -> Export:
+    """Writes the resilient network to a folder: `.keras`, integers, and a manifest.
+
+    - `model.keras`: the model itself, clean float weights and calibrated ranges.
+    - `integers.npz`: per hardware layer `NAME/codes` (int16; the stored integers), `NAME/scale` (float32,
+      per output channel), `NAME/bias` (float32), `NAME/activation_scale`, `NAME/zero_point`.
+    - `manifest.json`: format, axtrain and Keras versions, layers in order with their hardware, operand
+      encodings and layout, sha256 of the other files, measured accuracy.
+
+    Real value of a product sum: ``activation_scale * scale * (sum M[a, w] - zero_point * sum w)``.
+
+    Args:
+        model: a model from `convert`.
+        folder: where to write; made if absent.
+        accuracy: what was measured: an `evaluate` result, a number, or a JSON-able dictionary.
+        overwrite: replace a folder that an earlier export wrote.
+
+    Returns:
+        the `Export`, read back and verified.
+
+    Raises:
+        ValueError: no hardware layer in the model.
+        FileExistsError: the folder holds something else, or an export and `overwrite` is False.
+    """
+    layers = list(hardware_layers(model))
+    if not layers:
+        raise ValueError(f"No layer of this model runs on hardware; use axtrain.convert. Received: {model.name!r}")
+    folder = Path(folder).absolute()
+    _check_target(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write(model, layers, temporary, accuracy)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return read_export(folder)
+
+
+def read_export(folder: str | os.PathLike[str]) -> Export:
+    """Reads an exported folder, checking every file against the manifest's sha256.
+
+    Raises:
+        FileNotFoundError: no manifest there, or a file that it lists is missing.
+        ValueError: not a manifest of this format, or a file that differs from it.
+    """
+    folder = Path(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if manifest.get("format") != _FORMAT:
+        raise ValueError(f"Not a manifest of format {_FORMAT!r}. Received: {manifest.get('format')!r} in {folder}")
+    for name, digest in manifest["files"].items():
+        found = _sha256(folder / Path(name).name)
+        if found != digest:
+            raise ValueError(
+                f"{name} in {folder} is not the file that was exported: its sha256 differs from the manifest's. "
+                f"Export again. Received: {found}, expected {digest}"
+            )
+    integers: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(folder / "integers.npz", allow_pickle=False) as arrays:
+        for entry in manifest["layers"]:
+            prefix = entry["name"] + "/"
+            integers[entry["name"]] = {k[len(prefix) :]: arrays[k] for k in arrays.files if k.startswith(prefix)}
+    return Export(folder, manifest, integers)
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not (folder / MANIFEST).is_file():
+        raise FileExistsError(f"Not overwriting something that is no export; choose another folder. Received: {folder}")
+    if not overwrite:
+        raise FileExistsError(f"An export is there already; give overwrite=True to replace it. Received: {folder}")
+
+
+def _write(model, layers, folder: Path, accuracy) -> None:
+    model.save(folder / "model.keras")
+    arrays: dict[str, np.ndarray] = {}
+    for layer in layers:
+        arrays.update({f"{layer.name}/{key}": value for key, value in _integers(layer).items()})
+    with whole_file(folder / "integers.npz") as path, path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    manifest = {
+        "format": _FORMAT,
+        "axtrain": __version__,
+        "keras": keras.__version__,
+        "model": model.name,
+        "layers": [
+            {
+                "name": layer.name,
+                "class": type(layer).__name__,
+                "kernel_shape": list(layer.kernel.shape),
+                "activation_codes": list(layer.hardware.activation_codes),
+                "operand_encodings": list(layer.hardware.operand_encodings),
+                "hardware": layer.hardware.to_dict(),
+            }
+            for layer in layers
+        ],
+        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "accuracy": accuracy.to_dict() if hasattr(accuracy, "to_dict") else accuracy,
+    }
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _integers(layer) -> dict[str, np.ndarray]:
+    state, hardware = layer.hardware_state, layer.hardware
+    weights = quantise_weights(ops.convert_to_tensor(layer.kernel), hardware.weight_bits, layer._summed_axes)
+    code_low, code_high = hardware.activation_codes
+    if hardware.activations == "symmetric":
+        scale, zero_point = symmetric_scale(state.low.value, state.high.value, code_high), 0.0
+    else:
+        scale, zero_point = affine_parameters(state.low.value, state.high.value, code_low, code_high)
+    arrays = {
+        "codes": ops.convert_to_numpy(weights.codes).astype(np.int16),
+        "scale": ops.convert_to_numpy(weights.scale).reshape(-1).astype(np.float32),
+        "activation_scale": np.float32(ops.convert_to_numpy(scale)),
+        "zero_point": np.int32(ops.convert_to_numpy(zero_point)),
+    }
+    if layer.use_bias:
+        arrays["bias"] = ops.convert_to_numpy(layer.bias).astype(np.float32)
+    return arrays
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(
+            file.read()
+        ).hexdigest()

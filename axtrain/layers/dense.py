@@ -1,0 +1,41 @@
+"""A dense layer on approximate hardware."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from axtrain.layers.base import ApproximateLayer
+from axtrain.registration import register
+
+
+@register("ApproxDense")
+class ApproxDense(ApproximateLayer, keras.layers.Dense):
+    """`keras.layers.Dense` whose matrix product runs on a `Hardware`.
+
+    Models an accelerator that multiplies quantised activations and weights with the described circuit
+    and adds exactly in 32 bits. Formulas and gradient: `ApproximateLayer`.
+
+    Args:
+        hardware: an `axtrain.Hardware`, or `None` for exactly the Keras layer.
+        fidelity: `"exact"` or `"gaussian"`.
+        engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+        args, kwargs: as for `keras.layers.Dense`.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind.
+
+    Example:
+        >>> import axtrain as ax
+        >>> layer = ax.layers.ApproxDense(4, hardware=ax.Hardware(multiplier=ax.multipliers.get("drum4")))
+        >>> layer.hardware.activations
+        'affine'
+    """
+
+    _summed_axes = (0,)
+
+    def _float_product(self, a, w):
+        return ops.matmul(a, w)
+
+    def _code_product(self, engine, a_codes, w_codes, zero_point):
+        return engine.matmul(a_codes, w_codes)

@@ -1,0 +1,167 @@
+"""The child layer that holds what a layer's hardware needs: ranges, chip seeds, noise strength, error model.
+
+It is a layer of its own because Dense and Conv save only their kernel and bias, and because its numbers
+must stay float32 whatever the dtype policy says.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from axtrain.hardware import Hardware
+from axtrain.layers.chip import ChipSeed
+from axtrain.layers.statistics import ErrorStatistics, Observer, fit_statistics
+from axtrain.quantisers import (
+    Codes,
+    affine_parameters,
+    calibrated_range,
+    quantise,
+    quantise_weights,
+    straight_through,
+    symmetric_scale,
+)
+from axtrain.registration import register
+
+# Where a moving average meets its first batch, the batch's own range is taken whole.
+_UNSEEN, _SEEN = 0.0, 1.0
+
+
+@register("HardwareState")
+class HardwareState(keras.layers.Layer):
+    """Quantises activations, reads weights from their memory, and keeps the state of both.
+
+    Args:
+        hardware: the description.
+        kwargs: as for `keras.layers.Layer`.
+    """
+
+    def __init__(self, hardware: Hardware, **kwargs) -> None:
+        super().__init__(autocast=False, dtype="float32", **kwargs)
+        self.hardware = hardware
+        self.chip_seed = ChipSeed(seed=0)
+        self.stream = keras.random.SeedGenerator(seed=0)
+        self.observer: Observer | None = None
+
+    def build(self, input_shape=None) -> None:
+        """Makes the variables; the shapes depend on the hardware alone."""
+        rows, columns = self.hardware.code_table.products.shape
+        variables = {
+            "low": ((), 0.0),
+            "high": ((), 0.0),
+            "seen": ((), _UNSEEN),
+            "noise_strength": ((), 1.0),
+            "fitted": ((), 0.0),
+            "mean_given_weight": ((columns,), 0.0),
+            "activation_variance": ((rows,), 0.0),
+            "weight_variance": ((columns,), 0.0),
+        }
+        for name, (shape, value) in variables.items():
+            initializer = keras.initializers.Constant(value)
+            variable = self.add_weight(name=name, shape=shape, initializer=initializer, trainable=False)
+            setattr(self, name, variable)
+        self.built = True
+
+    def quantise_activations(self, x, training: bool) -> Codes:
+        """Codes of a float32 tensor of any shape, under the calibrated (or moving) range."""
+        low, high = self.low.value, self.high.value
+        if self.hardware.quantisation.activation_range == "moving_average":
+            low, high = self._moving_range(x, training)
+        code_low, code_high = self.hardware.activation_codes
+        if self.hardware.activations == "symmetric":
+            return quantise(x, symmetric_scale(low, high, code_high), ops.zeros(()), code_low, code_high)
+        return quantise(x, *affine_parameters(low, high, code_low, code_high), code_low, code_high)
+
+    def _moving_range(self, x, training: bool):
+        batch_low, batch_high = ops.min(x), ops.max(x)
+        momentum = self.hardware.quantisation.momentum
+        seen = self.seen.value > 0
+        if not training:
+            return ops.where(seen, self.low.value, batch_low), ops.where(seen, self.high.value, batch_high)
+        kept = ops.where(seen, momentum, 0.0)
+        self.low.assign(kept * self.low.value + (1 - kept) * batch_low)
+        self.high.assign(kept * self.high.value + (1 - kept) * batch_high)
+        self.seen.assign(ops.full((), _SEEN))
+        return self.low.value, self.high.value
+
+    def read_weights(self, kernel, axes: tuple[int, ...], training: bool) -> Codes:
+        """Weight codes as the memory returns them; the gradient passes to the clean kernel.
+
+        In training, faults that belong to a chip are drawn anew at each step, so that the weights learn to
+        live on any chip; in inference they are those of the chip set by `axtrain.set_chip`.
+        """
+        weights = quantise_weights(kernel, self.hardware.weight_bits, axes)
+        memory = self.hardware.weight_memory
+        if memory is None:
+            return weights
+        seed = self.chip_seed if memory.per_chip and not training else self.stream
+        codes = memory.read(weights.codes, self.hardware.weight_bits, seed, strength=self.noise_strength.value)
+        codes = ops.cast(codes, "float32")
+        return Codes(codes, straight_through(weights.real, codes * weights.scale), weights.scale, weights.zero_point)
+
+    def error_of_sum(self, product, a: Codes, w: Codes):
+        """Mean and variance of the error of `product`'s sums under the fitted statistics, in codes.
+
+        Args:
+            product: function of two float32 tensors giving the layer's sums of products.
+            a, w: the operands.
+        """
+        table = self.hardware.code_table
+        rows = ops.cast(a.codes, "int32") - table.activation_low
+        columns = ops.cast(w.codes, "int32") - table.weight_low
+        mean = ops.take(self.mean_given_weight.value, columns)
+        variance = product(
+            ops.take(self.activation_variance.value, rows), ops.take(self.weight_variance.value, columns)
+        )
+        return mean, ops.maximum(variance, 0.0)
+
+    def calibrate(self, samples: np.ndarray, kernel, axes: tuple[int, ...]) -> None:
+        """Sets the activation range and fits the error statistics to samples of the layer's input."""
+        quantisation = self.hardware.quantisation
+        method = "minmax" if quantisation.activation_range == "moving_average" else quantisation.activation_range
+        symmetric = self.hardware.activations == "symmetric"
+        low, high = calibrated_range(samples, method=method, percentile=quantisation.percentile, symmetric=symmetric)
+        self.low.assign(low)
+        self.high.assign(high)
+        self.seen.assign(_SEEN)
+        activations = self.quantise_activations(ops.convert_to_tensor(samples), training=False)
+        weights = quantise_weights(kernel, self.hardware.weight_bits, axes)
+        statistics = fit_statistics(
+            self.hardware.code_table,
+            ops.convert_to_numpy(activations.codes),
+            ops.convert_to_numpy(weights.codes),
+        )
+        self._set_statistics(statistics)
+
+    def _set_statistics(self, statistics: ErrorStatistics) -> None:
+        self.mean_given_weight.assign(statistics.mean_given_weight)
+        self.activation_variance.assign(statistics.activation_variance)
+        self.weight_variance.assign(statistics.weight_variance)
+        self.fitted.assign(1.0)
+
+    def save_own_variables(self, store) -> None:
+        """Variables by name, and the seeds' states, which Keras would leave out."""
+        for variable in self._own_variables():
+            store[variable.name] = ops.convert_to_numpy(variable)
+        store["chip_seed"] = ops.convert_to_numpy(self.chip_seed.state)
+        store["stream"] = ops.convert_to_numpy(self.stream.state)
+
+    def load_own_variables(self, store) -> None:
+        """Reads what `save_own_variables` wrote."""
+        for variable in self._own_variables():
+            variable.assign(store[variable.name])
+        self.chip_seed.state.assign(store["chip_seed"])
+        self.stream.state.assign(store["stream"])
+
+    def _own_variables(self):
+        return self._non_trainable_variables
+
+    def get_config(self):
+        """The hardware as plain data."""
+        return {"name": self.name, "hardware": self.hardware.to_dict()}
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds the layer."""
+        return cls(hardware=Hardware.from_dict(config.pop("hardware")), **config)

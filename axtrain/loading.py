@@ -1,0 +1,23 @@
+"""Loading saved models in a process that has not used axtrain yet."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+
+import axtrain.layers  # noqa: F401 - registers every class under its public name
+
+
+def load_model(path: str | os.PathLike[str], **kwargs) -> keras.Model:
+    """`keras.saving.load_model` with every axtrain class registered; ranges, chips and noise streams resume.
+
+    Args:
+        path: a `.keras` file.
+        kwargs: as for `keras.saving.load_model`.
+
+    Raises:
+        ValueError: as `keras.saving.load_model`, which refuses unknown classes and unsafe content.
+    """
+    return keras.saving.load_model(os.fspath(path), **kwargs)
+

@@ -1,0 +1,59 @@
+"""Walking a Keras model: its layers at every depth, and each call of a layer with its shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+
+
+class Call(NamedTuple):
+    """One use of a layer in a model's graph; shapes hold `None` where open."""
+
+    layer: keras.Layer
+    input_shape: tuple
+    output_shape: tuple
+
+
+def is_graph(model) -> bool:
+    """Whether the model's layers and their wiring are known: Sequential, Functional, or a subclass of it."""
+    functional = keras.src.models.functional.Functional
+    return isinstance(model, (keras.Sequential, functional))
+
+
+def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Every layer once, nested models opened, in the model's order; InputLayers left out."""
+    seen: set[int] = set()
+    for layer in _layers(model):
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield layer
+
+
+def _layers(model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            yield layer
+
+
+def calls(model: keras.Model) -> Iterator[Call]:
+    """Every call of every layer; a shared layer comes once per use, nested models are opened.
+
+    A model that is not a graph gives each layer once, with the shape it was built for.
+    """
+    functional = getattr(model, "_functional", None) or model
+    if not hasattr(functional, "_nodes_by_depth"):
+        for layer in all_layers(model):
+            shape = layer.get_build_config()["input_shape"]
+            yield Call(layer, tuple(shape), tuple(layer.compute_output_shape(shape)))
+        return
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        for node in functional._nodes_by_depth[depth]:
+            layer = node.operation
+            if isinstance(layer, keras.Model):
+                yield from calls(layer)
+            elif isinstance(layer, keras.Layer) and not isinstance(layer, keras.layers.InputLayer):
+                yield Call(layer, tuple(node.input_tensors[0].shape), tuple(node.output_tensors[0].shape))

@@ -1,0 +1,179 @@
+"""What a conversion made of a model, and a summary in the units of the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from axtrain.emulation.selection import engine_for
+from axtrain.energy_estimate import EnergyEstimate, energy
+from axtrain.layers import ApproximateLayer
+from axtrain.model_walk import all_layers
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of one layer.
+
+    Attributes:
+        name: the layer's name.
+        was: its class before.
+        became: its class after.
+        on_hardware: whether it runs on hardware now.
+        reason: why a layer with weights stayed in float; `None` elsewhere.
+    """
+
+    name: str
+    was: str
+    became: str
+    on_hardware: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `convert` did.
+
+    Attributes:
+        layers: one `LayerReport` per layer, in the model's order.
+        compile_dropped: the input model was compiled; the converted one is not, so compile it.
+    """
+
+    layers: tuple[LayerReport, ...]
+    compile_dropped: bool
+
+    @property
+    def converted(self) -> tuple[LayerReport, ...]:
+        """The layers on hardware."""
+        return tuple(layer for layer in self.layers if layer.on_hardware)
+
+    @property
+    def skipped(self) -> tuple[LayerReport, ...]:
+        """The layers with weights that stayed in float though products run in them."""
+        return tuple(layer for layer in self.layers if layer.reason is not None)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.converted)} of {len(self.layers)} layers run on hardware."]
+        lines += [f"  {layer.name}: {layer.was} -> {layer.became}" for layer in self.converted]
+        lines += [f"  {layer.name}: {layer.was} stays in float ({layer.reason})" for layer in self.skipped]
+        if self.compile_dropped:
+            lines.append("The compile state of the input model was not carried over: compile the new model.")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """How one layer plays its hardware: every choice that a default made is here."""
+
+    name: str
+    kind: str
+    multiplier: str
+    mean_relative_error: float
+    engine: str
+    fidelity: str
+    activations: str
+    weights: str
+    memory: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A model on its hardware.
+
+    Attributes:
+        layers: one `LayerSummary` per hardware layer.
+        skipped: names of layers with weights that run in float.
+        energy: an `EnergyEstimate`, or `None` where sizes are open or no layer is on hardware.
+    """
+
+    layers: tuple[LayerSummary, ...]
+    skipped: tuple[str, ...]
+    energy: EnergyEstimate | None
+
+
+def summary(model: keras.Model, *, console=None) -> Summary:
+    """Prints how each layer plays its hardware, what stays in float, and the energy; returns the same.
+
+    Args:
+        model: a model from `convert`, or any Keras model.
+        console: a `rich.console.Console` to print on; default the terminal.
+    """
+    layers, skipped = [], []
+    for layer in all_layers(model):
+        if isinstance(layer, ApproximateLayer) and layer.hardware is not None:
+            layers.append(_summarise(layer))
+        elif layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
+            skipped.append(layer.name)
+    try:
+        estimate = energy(model)
+    except ValueError:  # sizes left open, or nothing on hardware: then there is no figure to show
+        estimate = None
+    result = Summary(tuple(layers), tuple(skipped), estimate)
+    _print(result, model.name, console)
+    return result
+
+
+def _summarise(layer: ApproximateLayer) -> LayerSummary:
+    hardware, state = layer.hardware, layer.hardware_state
+    quantisation, encodings = hardware.quantisation, hardware.operand_encodings
+    range_of = quantisation.activation_range
+    if range_of == "percentile":
+        range_of = f"{quantisation.percentile:g} % of the calibration data"
+    memory = hardware.weight_memory
+    return LayerSummary(
+        name=layer.name,
+        kind=type(layer).__name__,
+        multiplier=hardware.circuit.name,
+        mean_relative_error=hardware.circuit.metrics().mre,
+        engine=_engine_in_words(engine_for(hardware.code_table, layer.engine)),
+        fidelity=layer.fidelity,
+        activations=(
+            f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), "
+            f"[{float(state.low):.3g}, {float(state.high):.3g}] from {range_of}"
+        ),
+        weights=f"{hardware.weight_bits} bits symmetric per channel ({encodings[1]})",
+        memory="never fails" if memory is None else _memory_in_words(memory),
+    )
+
+
+def _engine_in_words(engine) -> str:
+    return f"rank {engine.factors.rank}" if engine.name == "low_rank" else engine.name
+
+
+def _memory_in_words(memory) -> str:
+    voltage = "" if memory.voltage is None else f"{memory.voltage:g} V, "
+    return f"{voltage}BER {memory.rate:.2g}, {memory.fault}, {memory.encoding}"
+
+
+def _print(result: Summary, name: str, console) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = console or Console()
+    table = Table(title=f"{name} on its hardware")
+    for heading in ("layer", "multiplier (MRE)", "engine", "activations", "weights", "weight memory", "energy"):
+        table.add_column(heading)
+    spent: dict[str, float] = {}
+    for part in result.energy.layers if result.energy else ():
+        spent[part.name] = spent.get(part.name, 0.0) + part.total_pj
+    for layer in result.layers:
+        table.add_row(
+            f"{layer.name}\n{layer.kind}",
+            f"{layer.multiplier} ({100 * layer.mean_relative_error:.2f} %)",
+            f"{layer.engine}\n{layer.fidelity}",
+            layer.activations,
+            layer.weights,
+            layer.memory,
+            f"{spent[layer.name] / 1e3:.3g} nJ" if layer.name in spent else "-",
+        )
+    console.print(table)
+    if result.skipped:
+        console.print(f"In float: {', '.join(result.skipped)}")
+    if result.energy:
+        console.print(
+            f"Energy per inference: {result.energy.total_pj / 1e3:.4g} nJ, {100 * result.energy.saving:.1f} % less "
+            "than with exact multipliers and memories at nominal voltage."
+        )
+        for line in result.energy.assumptions:
+            console.print(f"  assumed: {line}")

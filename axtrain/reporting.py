@@ -73,6 +73,7 @@ class LayerSummary:
     engine: str
     fidelity: str
     activations: str
+    activation_range: tuple[float, float]
     weights: str
     memory: str
 
@@ -128,12 +129,17 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         mean_relative_error=hardware.circuit.metrics().mre,
         engine=_engine_in_words(engine_for(hardware.code_table, layer.engine)),
         fidelity=layer.fidelity,
-        activations=(
-            f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), "
-            f"[{float(state.low):.3g}, {float(state.high):.3g}] from {range_of}"
-        ),
+        activations=f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), range from {range_of}",
+        activation_range=(float(state.low), float(state.high)),
         weights=f"{hardware.weight_bits} bits symmetric per channel ({encodings[1]})",
         memory="never fails" if memory is None else _memory_in_words(memory),
+    )
+
+
+def _hardware_in_words(layer: LayerSummary) -> str:
+    return (
+        f"{layer.multiplier} (MRE {100 * layer.mean_relative_error:.2f} %); activations {layer.activations}; "
+        f"weights {layer.weights}; weight memory {layer.memory}; accumulation exact in 32 bits"
     )
 
 
@@ -152,22 +158,24 @@ def _print(result: Summary, name: str, console) -> None:
 
     console = console or Console()
     table = Table(title=f"{name} on its hardware")
-    for heading in ("layer", "multiplier (MRE)", "engine", "activations", "weights", "weight memory", "energy"):
-        table.add_column(heading)
+    for heading in ("layer", "class", "engine", "activation range", "hardware", "energy"):
+        table.add_column(heading, justify="right" if heading == "energy" else "left")
     spent: dict[str, float] = {}
     for part in result.energy.layers if result.energy else ():
         spent[part.name] = spent.get(part.name, 0.0) + part.total_pj
+    described = list(dict.fromkeys(_hardware_in_words(layer) for layer in result.layers))
     for layer in result.layers:
         table.add_row(
-            f"{layer.name}\n{layer.kind}",
-            f"{layer.multiplier} ({100 * layer.mean_relative_error:.2f} %)",
-            f"{layer.engine}\n{layer.fidelity}",
-            layer.activations,
-            layer.weights,
-            layer.memory,
+            layer.name,
+            layer.kind,
+            f"{layer.engine}, {layer.fidelity}",
+            f"{layer.activation_range[0]:.3g} .. {layer.activation_range[1]:.3g}",
+            f"#{described.index(_hardware_in_words(layer)) + 1}",
             f"{spent[layer.name] / 1e3:.3g} nJ" if layer.name in spent else "-",
         )
     console.print(table)
+    for number, words in enumerate(described, start=1):
+        console.print(f"#{number}: {words}", highlight=False)
     if result.skipped:
         console.print(f"In float: {', '.join(result.skipped)}")
     if result.energy:

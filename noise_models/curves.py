@@ -191,7 +191,10 @@ def curve_from_dict(config: dict[str, Any]) -> ProbitCurve | TabulatedCurve:
     Raises:
         ValueError: for an unknown `kind`.
     """
-    kinds = {"probit": ProbitCurve, "tabulated": TabulatedCurve}
+    kinds: dict[Any, type[ProbitCurve] | type[TabulatedCurve]] = {
+        "probit": ProbitCurve,
+        "tabulated": TabulatedCurve,
+    }
     kind = config.get("kind")
     if kind not in kinds:
         raise ValueError(f"A curve's `kind` must be one of {', '.join(kinds)}. Received: kind={kind!r}")

@@ -262,7 +262,7 @@ def test_bad_bit_errors(arguments, message):
         ({"voltage": "low"}, "Received: voltage='low'"),
         ({"voltage": math.inf}, "Received: voltage=inf"),
         ({"voltage": 0.6, "nominal_voltage": -1}, "`nominal_voltage` must be .*Received: nominal_voltage=-1"),
-        ({"voltage": 0.6, "nominal_voltage": 0.5}, r"not exceed nominal_voltage=0\.5.*Received: voltage=0\.6"),
+        ({"voltage": 0.6, "nominal_voltage": 0.5}, r"exceed nominal_voltage=0\.5.*Received: voltage=0\.6"),
         ({"voltage": 0.6, "curve": 1e-3}, r"from_csv.*Received: curve=0\.001"),
         ({"voltage": 0.6, "curve": None}, "Received: curve=None"),
         ({"voltage": 0.6, "fault": None}, "Received: fault=None"),

@@ -1,0 +1,183 @@
+"""The `axtrain` command. Heavy libraries load inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from axtrain import __version__
+
+_MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
+_DATA_HELP = "An .npz file with x_train, y_train, x_test, y_test."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """Train Keras networks for approximate multipliers and failing memories, and prove that it worked.
+
+    Start with `axtrain demo`. Then `axtrain multipliers` to choose a circuit, `axtrain train` to make your
+    own model resilient, `axtrain evaluate` to measure it on many chips, `axtrain export` to deploy it.
+    """
+
+
+@main.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="axtrain_demo", show_default=True)
+@click.option("--chips", type=click.IntRange(2), default=20, show_default=True, help="Chips to measure on.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--smoke", is_flag=True, help="A few epochs and chips, only to see that everything runs.")
+def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
+    """The whole job on scikit-learn's digits: train, break, make resilient, measure, export.
+
+    Takes about a minute. Writes the export, a plot and the hardware description to --out, and logs the run
+    to MLflow's default store.
+    """
+    with _quiet_start():
+        from axtrain.training.demo import run_demo
+    run_demo(out, chips=chips, seed=seed, smoke=smoke)
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--bits", type=click.IntRange(2, 10), default=8, show_default=True, help="Operand width.")
+@click.option("--signed", is_flag=True, help="Signed operands.")
+def multipliers(name: str | None, bits: int, signed: bool) -> None:
+    """List the multiplier families with their errors, or show one: NAME or a table file.
+
+    Examples: `axtrain multipliers`, `axtrain multipliers drum4 --bits 6`, `axtrain multipliers my_table.npy`.
+    """
+    from axtrain.noise_models import multipliers as registry
+    from axtrain.noise_models.multiplier import Multiplier
+
+    with _told():
+        if name is None:
+            chosen = []
+            for known in registry.names():
+                try:
+                    chosen.append(registry.get(known, bits=bits, signed=signed))
+                except ValueError:  # a parameter that these widths do not allow
+                    continue
+        elif Path(name).suffix:
+            chosen = [Multiplier.load(Path(name), signed=signed, bits=bits)]
+        else:
+            chosen = [registry.get(name, bits=bits, signed=signed)]
+    _print_multipliers(chosen)
+
+
+@main.command()
+@click.argument("model", type=_MODEL)
+@click.option("--data", type=_MODEL, required=True, help=_DATA_HELP)
+@click.option("--hardware", type=_MODEL, help="Put the model on this hardware (JSON) first.")
+@click.option("--chips", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
+@click.option("--scale", type=float, default=1.0, show_default=True, help="Inputs are divided by this.")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="Also write the figures to this file.")
+def evaluate(model: Path, data: Path, hardware: Path | None, chips: int, seed: int, scale: float, report) -> None:
+    """Measure MODEL (.keras) on many chips: mean, spread, worst chip."""
+    with _quiet_start():
+        from axtrain.training import jobs
+    with _told():
+        measured = jobs.evaluate_file(model, data, hardware=hardware, chips=chips, seed=seed, scale=scale, report=report)
+    click.echo(str(measured))
+
+
+@main.command()
+@click.argument("model", type=_MODEL)
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--data", type=_MODEL, required=True, help=_DATA_HELP)
+@click.option("--hardware", type=_MODEL, help="JSON from Hardware.to_json; not needed for a converted model.")
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--anneal", type=click.IntRange(0), default=0, show_default=True, help="Epochs to raise the noise over.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--scale", type=float, default=1.0, show_default=True, help="Inputs are divided by this.")
+@click.option("--from-logits", is_flag=True, help="The model's output is logits, not probabilities.")
+@click.option("--mlflow", "track", is_flag=True, help="Log the run to MLflow.")
+def train(model: Path, out: Path, track: bool, **options) -> None:
+    """Train MODEL (.keras) for the hardware and write it to OUT (.keras).
+
+    Labels are class numbers; the optimiser is Adam.
+    """
+    with _quiet_start():
+        from axtrain.training import jobs
+    with _told():
+        jobs.train_file(model, out, track=track, **options)
+    click.echo(f"Wrote {out}")
+
+
+@main.command()
+@click.argument("model", type=_MODEL)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
+def export(model: Path, folder: Path, overwrite: bool) -> None:
+    """Write MODEL (.keras, converted) to FOLDER: Keras file, integers, manifest with checksums."""
+    with _quiet_start():
+        from axtrain.exporting import export as export_model
+        from axtrain.loading import load_model
+    with _told():
+        written = export_model(load_model(model), folder, overwrite=overwrite)
+    for name in written.manifest["files"]:
+        click.echo(f"  {written.folder / name}")
+    click.echo(f"Wrote {len(written.integers)} layers to {written.folder}")
+
+
+def _print_multipliers(chosen) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Errors over every pair of operands")
+    for heading in ("name", "MRE %", "MAE", "WCE", "bias", "EP %", "NMED %", "power"):
+        table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
+    for multiplier in chosen:
+        m = multiplier.metrics()
+        power = "-" if multiplier.power is None else f"{multiplier.power:.2f}"
+        figures = (100 * m.mre, m.mae, m.wce, m.bias, 100 * m.ep, 100 * m.nmed)
+        table.add_row(multiplier.name, *(f"{figure:.4g}" for figure in figures), power)
+    console = Console()
+    console.print(table)
+    console.print("power: relative to the exact circuit; - where no figure is known.", highlight=False)
+    if len(chosen) == 1 and chosen[0].source:
+        console.print(f"source: {chosen[0].source}", highlight=False)
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Silences what TensorFlow's C++ says while it is imported; if the import fails, shows it after all."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+            import logging
+
+            import keras
+
+            keras.ops.zeros(())  # the first tensor makes TensorFlow look for devices, and talk about them
+
+            for name in ("alembic", "mlflow"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Bad input ends with its message, not with a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,161 @@
+"""Accuracy over many chips: the figure a design is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from scipy import stats
+
+from axtrain.controls import hardware_layers, set_chip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured.
+
+    Attributes:
+        accuracies: float64, one per chip.
+        seed: of the chips drawn.
+        samples: how many samples each accuracy was measured on.
+        metric: what was measured, in words.
+    """
+
+    accuracies: np.ndarray
+    seed: int
+    samples: int
+    metric: str = "accuracy"
+
+    @property
+    def mean(self) -> float:
+        """Mean over chips."""
+        return float(self.accuracies.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over chips (n - 1); 0 for a single chip."""
+        return float(self.accuracies.std(ddof=1)) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def worst(self) -> float:
+        """The worst chip."""
+        return float(self.accuracies.min())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the mean over chips (Student's t); the data's own spread is not in it."""
+        count = len(self.accuracies)
+        if count == 1 or self.std == 0:
+            return self.mean, self.mean
+        half = float(stats.t.ppf(0.975, count - 1)) * self.std / count**0.5
+        return self.mean - half, self.mean + half
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with the derived figures."""
+        return {
+            **asdict(self),
+            "accuracies": self.accuracies.tolist(),
+            "mean": self.mean,
+            "std": self.std,
+            "worst": self.worst,
+            "interval": list(self.interval),
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric} {self.mean:.4f} +- {self.std:.4f} over {len(self.accuracies)} chips "
+            f"(95 % interval of the mean {self.interval[0]:.4f} .. {self.interval[1]:.4f}), worst {self.worst:.4f}"
+        )
+
+
+def accuracy(y_true, y_pred) -> float:
+    """Share of right classes.
+
+    Args:
+        y_true: labels, shape (N,) or (N, 1), or one-hot (N, classes).
+        y_pred: scores (N, classes), or (N, 1) where above 0.5 means class 1.
+    """
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    predicted = y_pred.argmax(axis=-1) if y_pred.shape[-1] > 1 else (y_pred > 0.5).reshape(-1)
+    one_hot = y_true.ndim == y_pred.ndim and y_true.shape[-1] == y_pred.shape[-1] > 1
+    labels = y_true.argmax(axis=-1) if one_hot else y_true.reshape(predicted.shape)
+    return float((predicted == labels).mean())
+
+
+def evaluate(
+    model: keras.Model,
+    x,
+    y,
+    *,
+    chips: int = 20,
+    seed: int = 0,
+    metric: Callable[[Any, Any], float] = accuracy,
+    batch_size: int = 128,
+    verbose: bool = True,
+) -> Evaluation:
+    """Measures a model on many chips.
+
+    Each chip has its own faulty cells; random faults get their own stream per chip. Where the hardware holds
+    no randomness every chip gives the same figure, so it is measured once and stands for all. The model's
+    own chip and streams are put back afterwards.
+
+    Args:
+        model: a model from `convert` (compiled or not), or a plain one.
+        x, y: test samples and labels.
+        chips: how many chips to draw, at least 1.
+        seed: chips are numbered from the generator of this seed: same seed, same chips.
+        metric: function of (y_true, y_pred) to a number; default `accuracy`.
+        batch_size: samples per prediction step.
+        verbose: show a progress bar.
+
+    Returns:
+        an `Evaluation`.
+
+    Raises:
+        ValueError: `chips` below 1, or `x` and `y` of different lengths.
+    """
+    if not isinstance(chips, int) or chips < 1:
+        raise ValueError(f"`chips` must be an int >= 1. Received: chips={chips!r}")
+    count = len(keras.tree.flatten(x)[0])
+    if count != len(y):
+        raise ValueError(f"`x` and `y` must have the same length. Received: {count} and {len(y)}")
+    layers = list(hardware_layers(model))
+    numbers = np.random.default_rng(seed).integers(0, 1 << 31, chips)
+    if not any(_is_random(layer) for layer in layers):
+        numbers = numbers[:1]
+    before = [_seeds(layer) for layer in layers]
+    accuracies = []
+    try:
+        for number in _progress(numbers, verbose and len(numbers) > 1):
+            if layers:
+                set_chip(model, int(number))
+            predicted = model.predict(x, batch_size=batch_size, verbose=0)
+            accuracies.append(float(metric(y, predicted)))
+    finally:
+        for layer, (chip, stream) in zip(layers, before, strict=True):
+            layer.hardware_state.chip_seed.state.assign(chip)
+            layer.hardware_state.stream.state.assign(stream)
+    name = getattr(metric, "__name__", type(metric).__name__)
+    return Evaluation(np.resize(accuracies, chips).astype(np.float64), seed, count, name)
+
+
+def _is_random(layer) -> bool:
+    memory = layer.hardware.weight_memory
+    return layer.fidelity == "gaussian" or (memory is not None and memory.rate > 0)
+
+
+def _seeds(layer):
+    state = layer.hardware_state
+    return keras.ops.convert_to_numpy(state.chip_seed.state), keras.ops.convert_to_numpy(state.stream.state)
+
+
+def _progress(numbers, shown: bool):
+    if not shown:
+        yield from numbers
+        return
+    from rich.progress import track
+
+    yield from track(numbers, description="chips")

@@ -1,0 +1,43 @@
+"""A progress line for `fit` that says what is being trained and how it goes."""
+
+from __future__ import annotations
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class FitProgress(keras.callbacks.Callback):
+    """Shows epochs done and the last metrics on one line; use with `fit(..., verbose=0)`.
+
+    Args:
+        description: what is being trained.
+        console: where to draw; default the terminal.
+    """
+
+    def __init__(self, description: str, console: Console | None = None) -> None:
+        super().__init__()
+        self._description = description
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = None
+
+    def on_train_begin(self, logs=None) -> None:
+        """Draws the line."""
+        self._task = self._progress.add_task(self._description, total=self.params["epochs"], metrics="")
+        self._progress.start()
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Advances it."""
+        metrics = "  ".join(f"{key} {value:.4f}" for key, value in (logs or {}).items())
+        self._progress.update(self._task, completed=epoch + 1, metrics=metrics)
+
+    def on_train_end(self, logs=None) -> None:
+        """Leaves the finished line on the screen."""
+        self._progress.stop()

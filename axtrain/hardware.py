@@ -137,6 +137,11 @@ class Hardware:
                 "`weight_memory` must be one of axtrain.memories, such as BitErrors(rate=...). "
                 f"Received: weight_memory={self.weight_memory!r}"
             )
+        if getattr(self.weight_memory, "encoding", None) == "unsigned":
+            raise ValueError(
+                "Weight codes are signed and an unsigned word would lose their sign. Use encoding='twos_complement', "
+                "'sign_magnitude' or 'offset' in the memory. Received: encoding='unsigned'"
+            )
         for name, kind in (("quantisation", Quantisation), ("energy", EnergyModel)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"`{name}` must be a {kind.__name__}. Received: {name}={getattr(self, name)!r}")

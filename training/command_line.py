@@ -129,17 +129,18 @@ def export(model: Path, folder: Path, overwrite: bool) -> None:
 
 
 def _print_multipliers(chosen) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Errors over every pair of operands")
+    table = Table(title="Errors over every pair of operands", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("name", "MRE %", "MAE", "WCE", "bias", "EP %", "NMED %", "power"):
         table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
     for multiplier in chosen:
         m = multiplier.metrics()
         power = "-" if multiplier.power is None else f"{multiplier.power:.2f}"
-        figures = (100 * m.mre, m.mae, m.wce, m.bias, 100 * m.ep, 100 * m.nmed)
-        table.add_row(multiplier.name, *(f"{figure:.4g}" for figure in figures), power)
+        relative = f"{100 * m.mre:.2f}", f"{m.mae:.1f}", f"{m.wce:.0f}", f"{m.bias:.1f}"
+        table.add_row(multiplier.name, *relative, f"{100 * m.ep:.2f}", f"{100 * m.nmed:.3f}", power)
     console = Console()
     console.print(table)
     console.print("power: relative to the exact circuit; - where no figure is known.", highlight=False)

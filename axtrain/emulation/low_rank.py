@@ -66,21 +66,19 @@ class LowRankEngine:
 
     def depthwise_conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID depthwise convolution of codes (B, *space, C) with (*kernel, C, multiplier)."""
-        taps = int(np.prod(weights.shape[:-2]))
-        if taps > self.factors.exact_terms:
-            raise ValueError(
-                f"A depthwise window of {taps} taps passes the {self.factors.exact_terms} products that float32 "
-                f"adds exactly for this table. Use engine='gather'. Received: kernel of shape {weights.shape}"
-            )
         total = None
         right = self._weight_factors(weights)  # (*kernel, C, r, multiplier)
         left = self._activation_factors(activations)  # (B, *space, C r)
         left = ops.reshape(left, (*ops.shape(activations), self.factors.rank))
-        for r in range(self.factors.rank):
-            part = _strided(ops.depthwise_conv, left[..., r], right[..., r, :], strides, dilation_rate)
-            total = part if total is None else total + part
+        for box, taps in _tap_boxes(activations.shape, weights.shape, dilation_rate, strides, self.factors):
+            image, kernel = left[(slice(None), *box)], right[taps]
+            part = None
+            for r in range(self.factors.rank):
+                product = _strided(ops.depthwise_conv, image[..., r], kernel[..., r, :], strides, dilation_rate)
+                part = product if part is None else part + product
+            total = _add(total, part)
         shift = ops.reshape(self._shift(right, axes=tuple(range(len(weights.shape) - 2)) + (-2,)), (-1,))
-        return ops.cast(total, "int32") + shift
+        return total + shift
 
     def _activation_factors(self, codes):
         """(..., C) codes to (..., C r) looked-up factors, r fastest."""

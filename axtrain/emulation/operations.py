@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from keras import ops
 
@@ -153,8 +155,9 @@ def _conv_arguments(a_codes, b_codes, multiplier, strides, padding, dilation_rat
 
 def _checked(name, codes, multiplier, bits):
     """int32 codes by value; what can be seen now (not inside a graph) is checked against the range."""
-    if isinstance(codes, (list, tuple, int, np.ndarray, np.integer)):
+    with suppress(NotImplementedError, TypeError, ValueError):  # a graph's tensor has no values yet
         codes = np.asarray(codes)
+    if isinstance(codes, np.ndarray):
         if not np.issubdtype(codes.dtype, np.integer) and not np.array_equal(codes, np.round(codes)):
             raise ValueError(f"`{name}` must hold integer codes. Received: {codes.dtype} values")
         low = -(1 << (bits - 1)) if multiplier.signed else 0

@@ -13,7 +13,7 @@ from axtrain.emulation.low_rank import LowRankEngine
 
 ENGINES = {"low_rank": LowRankEngine, "gather": GatherEngine}
 # Above this rank one look-up per product is cheaper than r products (measured: benchmarks/emulation.py).
-MAX_RANK = {"cpu": 16, "accelerator": 48}
+MAX_RANK = {"cpu": 24, "accelerator": 48}
 # A factor pair that float32 sums for fewer terms than this would be cut into too many parts to pay.
 MIN_EXACT_TERMS = 32
 

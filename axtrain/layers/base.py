@@ -105,7 +105,12 @@ class ApproximateLayer(keras.layers.Layer):
 
         Returns:
             int32 tensor of the output's shape.
+
+        Raises:
+            ValueError: the layer has no hardware.
         """
+        if self.hardware is None:
+            raise ValueError(f"Without hardware there is no accumulator. Received: layer {self.name!r}, hardware=None")
         a = self.hardware_state.quantise_activations(ops.cast(inputs, "float32"), training=False)
         w = self.hardware_state.read_weights(ops.convert_to_tensor(self.kernel), self._summed_axes, training=False)
         return self._accumulate(a, w)

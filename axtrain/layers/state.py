@@ -59,7 +59,10 @@ class HardwareState(keras.layers.Layer):
         }
         for name, (shape, value) in variables.items():
             initializer = keras.initializers.Constant(value)
-            variable = self.add_weight(name=name, shape=shape, initializer=initializer, trainable=False)
+            # The parent's mixed precision would otherwise read the ranges in 8 significant bits.
+            variable = self.add_weight(
+                name=name, shape=shape, initializer=initializer, trainable=False, autocast=False
+            )
             setattr(self, name, variable)
         self.built = True
 

@@ -14,7 +14,7 @@ MEMORIES = {
     "random": ax.memories.BitErrors(rate=0.01),
     "stuck": ax.memories.BitErrors(rate=0.2, fault="stuck", encoding="sign_magnitude", share_of_ones=0.25),
     "voltage": ax.memories.NearThresholdSRAM(voltage=0.6, nominal_voltage=0.9, encoding="offset"),
-    "probit": ax.memories.NearThresholdSRAM(voltage=0.5, curve=ax.curves.ProbitCurve(mu=0.3, sigma=0.05)),
+    "probit": ax.memories.NearThresholdSRAM(voltage=0.5, curve=ax.curves.ProbitCurve(mean_v=0.3, deviation_v=0.05, source="here")),
 }
 FULL = ax.Hardware(
     multiplier=LOADED,

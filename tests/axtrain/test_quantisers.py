@@ -64,7 +64,9 @@ def test_gradient_is_one_inside_and_zero_outside(make, bits):
         total = tf.reduce_sum(quantise(x, scale, zero_point, low, high).real)
     s, z = float(scale), float(zero_point)
     inside = (VALUES > (low - z) * s) & (VALUES < (high - z) * s)
-    np.testing.assert_array_equal(tape.gradient(total, x), inside.astype(np.float32))
+    # A value on the very edge may fall on either side by rounding.
+    edge = np.isclose(VALUES, (low - z) * s, atol=1e-5) | np.isclose(VALUES, (high - z) * s, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(tape.gradient(total, x))[~edge], inside[~edge].astype(np.float32))
     assert 0 < inside.sum() < inside.size
 
 

@@ -1,0 +1,47 @@
+# Each target creates what it needs; `make demo` on a fresh machine is the place to start.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test slow bench lint docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/axtrain demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q $(ARGS)
+
+slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/emulation.py --json benchmarks/results/emulation.json
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p axtrain
+
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q --doctest-modules --pyargs axtrain
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "axtrain needs Python 3.10 to 3.13: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: an install is repeated only when the project's own file changes.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) axtrain.egg-info build dist

@@ -1,0 +1,372 @@
+"""One table of layers and arguments; every layer keeps every promise."""
+
+import inspect
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from keras import ops
+
+import axtrain as ax
+
+LAYERS = {
+    "dense": (ax.layers.ApproxDense, {"units": 5}, (3, 7)),
+    "dense_3d": (ax.layers.ApproxDense, {"units": 3, "activation": "tanh"}, (2, 4, 6)),
+    "dense_no_bias": (ax.layers.ApproxDense, {"units": 3, "use_bias": False}, (2, 6)),
+    "conv1d_causal": (
+        ax.layers.ApproxConv1D,
+        {"filters": 3, "kernel_size": 3, "padding": "causal", "dilation_rate": 2},
+        (2, 9, 2),
+    ),
+    "conv1d_same": (ax.layers.ApproxConv1D, {"filters": 3, "kernel_size": 4, "padding": "same", "strides": 2}, (2, 9, 2)),
+    "conv2d_same": (ax.layers.ApproxConv2D, {"filters": 4, "kernel_size": 3, "padding": "same", "strides": 2}, (2, 7, 6, 3)),
+    "conv2d_valid": (
+        ax.layers.ApproxConv2D,
+        {"filters": 2, "kernel_size": (3, 2), "dilation_rate": 2, "activation": "relu"},
+        (2, 7, 6, 3),
+    ),
+    "conv2d_1x1": (ax.layers.ApproxConv2D, {"filters": 4, "kernel_size": 1, "use_bias": False}, (1, 5, 4, 6)),
+    "depthwise_same": (
+        ax.layers.ApproxDepthwiseConv2D,
+        {"kernel_size": 3, "padding": "same", "depth_multiplier": 2},
+        (2, 6, 5, 3),
+    ),
+    "depthwise_strided": (ax.layers.ApproxDepthwiseConv2D, {"kernel_size": 3, "strides": 2}, (2, 7, 7, 2)),
+}
+PLAIN = {
+    ax.layers.ApproxDense: keras.layers.Dense,
+    ax.layers.ApproxConv1D: keras.layers.Conv1D,
+    ax.layers.ApproxConv2D: keras.layers.Conv2D,
+    ax.layers.ApproxDepthwiseConv2D: keras.layers.DepthwiseConv2D,
+}
+every_layer = pytest.mark.parametrize("case", LAYERS)
+
+
+def inputs(shape, seed=0):
+    return np.random.default_rng(seed).normal(0.3, 1, shape).astype(np.float32)
+
+
+def zeros_matter():
+    """A circuit with large M(0, b) and M(a, 0): padding and zero weights must contribute them."""
+    table = np.outer(np.arange(256), np.arange(256)) + np.random.default_rng(0).integers(-300, 900, (256, 256))
+    return ax.Multiplier(table, name="zeros matter", bits=8, signed=False)
+
+
+def make(case, hardware=None, **kwargs):
+    """A built layer with a random kernel and bias and its range set by hand, and an input for it."""
+    kind, arguments, shape = LAYERS[case]
+    layer = kind(**{"name": case, **arguments, **kwargs}, hardware=hardware)
+    layer.build(shape)
+    rng = np.random.default_rng(1)
+    for weight in layer.trainable_weights:
+        weight.assign(rng.normal(size=weight.shape))
+    if hardware is not None:
+        layer.hardware_state.low.assign(-1.7)
+        layer.hardware_state.high.assign(2.1)
+    return layer, inputs(shape)
+
+
+def hardware(multiplier=None, **quantisation):
+    return ax.Hardware(multiplier=multiplier, quantisation=ax.Quantisation(**quantisation))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@every_layer
+def test_without_hardware_it_is_the_keras_layer(case, policy):
+    kind, arguments, shape = LAYERS[case]
+    layer, x = make(case, dtype=policy)
+    plain = PLAIN[kind](**arguments, dtype=policy)
+    plain.build(shape)
+    plain.set_weights(layer.get_weights())
+    found, expected = layer(x), plain(x)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(ops.cast(found, "float32"), ops.cast(expected, "float32"))
+    assert [w.shape for w in layer.weights] == [w.shape for w in plain.weights]
+
+
+def check_accumulator(layer, x):
+    found = np.asarray(layer.accumulator(x))
+    expected, scale = reference.layer_accumulator(layer, x)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, expected)
+    outputs = expected * scale
+    if layer.use_bias:
+        outputs = outputs + np.asarray(layer.bias)
+    outputs = np.asarray(layer.activation(outputs.astype(np.float32)))
+    np.testing.assert_allclose(layer(x), outputs, rtol=1e-5, atol=1e-5)
+
+
+@every_layer
+def test_exact_accumulators(case):
+    layer, x = make(case, ax.Hardware())
+    check_accumulator(layer, x)
+    # 8 bits leave the Keras layer's own output within the rounding of inputs (0.0075) and weights.
+    plain, _ = make(case)
+    clipped = np.clip(x, -1.7, 2.1)
+    largest = np.abs(np.asarray(plain.kernel)).sum(axis=layer._summed_axes).max() * 0.0075
+    terms = layer.multiplications_per_output * 2.1 * np.abs(np.asarray(plain.kernel)).max() / 127
+    assert np.abs(np.asarray(layer(x)) - np.asarray(plain(clipped))).max() <= largest + terms
+
+
+@pytest.mark.parametrize("engine", [None, "gather"])
+@every_layer
+def test_approximate_accumulators_where_zero_is_not_zero(case, engine):
+    layer, x = make(case, hardware(zeros_matter()), engine=engine)
+    check_accumulator(layer, x)
+
+
+ENCODINGS = {
+    "unsigned affine": [{"weight_encoding": w} for w in (None, "sign_magnitude", "offset")],
+    "unsigned symmetric": [
+        {"activations": "symmetric", "activation_encoding": a, "weight_encoding": w}
+        for a in (None, "sign_magnitude", "offset")
+        for w in ("sign_magnitude", "offset")
+    ],
+    "signed": [
+        {},
+        {"activation_encoding": "offset"},
+        {"activations": "affine", "activation_encoding": "offset"},
+    ],
+}
+
+
+@pytest.mark.parametrize("bits", [{}, {"activation_bits": 5, "weight_bits": 4}])
+@pytest.mark.parametrize(
+    ("kind", "choice"), [(kind, choice) for kind, choices in ENCODINGS.items() for choice in choices]
+)
+@pytest.mark.parametrize("case", ["dense", "conv2d_same"])
+def test_every_encoding(case, kind, choice, bits):
+    circuit = zeros_matter()
+    if kind == "signed":
+        circuit = ax.Multiplier(circuit.table - 128 * 128, name="signed", bits=8, signed=True)
+    layer, x = make(case, hardware(circuit, **choice, **bits))
+    check_accumulator(layer, x)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 6, 10])
+@pytest.mark.parametrize("activations", ["affine", "symmetric"])
+def test_other_widths(bits, activations):
+    quantisation = {"activation_bits": bits, "weight_bits": bits, "activations": activations}
+    layer, x = make("conv2d_same", hardware(**quantisation))
+    check_accumulator(layer, x)
+
+
+def test_a_channel_of_zero_weights_gives_the_bias():
+    layer, x = make("dense", hardware(ax.multipliers.get("drum4")))
+    kernel = np.asarray(layer.kernel).copy()
+    kernel[:, 2] = 0
+    layer.kernel.assign(kernel)
+    check_accumulator(layer, x)
+    np.testing.assert_array_equal(np.asarray(layer(x))[:, 2], np.asarray(layer.bias)[2])
+
+
+@every_layer
+def test_mixed_bfloat16_keeps_the_accumulators(case):
+    described = hardware(ax.multipliers.get("drum4"))
+    layer, x = make(case, described)
+    mixed, _ = make(case, described, dtype="mixed_bfloat16")
+    x = np.asarray(ops.cast(ops.cast(x, "bfloat16"), "float32"))  # what Keras hands to the mixed layer
+    np.testing.assert_array_equal(mixed.accumulator(x), layer.accumulator(x))
+    outputs = mixed(x)
+    assert outputs.dtype == tf.bfloat16
+    if layer.activation is keras.activations.linear:
+        expected = ops.cast(layer(x), "bfloat16")
+        np.testing.assert_array_equal(ops.cast(outputs, "float32"), ops.cast(expected, "float32"))
+
+
+@every_layer
+def test_the_accumulator_inside_compiled_functions(case):
+    layer, x = make(case, hardware(zeros_matter()))
+    expected, _ = reference.layer_accumulator(layer, x)
+    for jit_compile in (False, True):
+        np.testing.assert_array_equal(tf.function(layer.accumulator, jit_compile=jit_compile)(tf.constant(x)), expected)
+
+
+# Every argument of each Keras layer at another value than its default.
+FULL = {
+    "activation": "relu",
+    "use_bias": False,
+    "kernel_initializer": "ones",
+    "bias_initializer": "ones",
+    "kernel_regularizer": keras.regularizers.L2(0.1),
+    "bias_regularizer": keras.regularizers.L1(0.1),
+    "activity_regularizer": keras.regularizers.L2(0.2),
+    "kernel_constraint": keras.constraints.MaxNorm(2),
+    "bias_constraint": keras.constraints.NonNeg(),
+}
+# Keras refuses strides and dilation together in Conv: one of them in each configuration.
+FULL_CONV = {**FULL, "strides": 2, "padding": "same", "kernel_size": 3}
+FULL_DEPTHWISE = {name.replace("kernel_i", "depthwise_i").replace("kernel_r", "depthwise_r").replace(
+    "kernel_c", "depthwise_c"): value for name, value in FULL_CONV.items()}
+FLOAT_CONV = {"data_format": "channels_first", "strides": 1, "dilation_rate": 3}
+FULL_ARGUMENTS = [
+    (ax.layers.ApproxDense, {**FULL, "units": 3}, {"lora_rank": 2}),
+    (ax.layers.ApproxConv1D, {**FULL_CONV, "filters": 4}, {**FLOAT_CONV, "groups": 2}),
+    (ax.layers.ApproxConv2D, {**FULL_CONV, "filters": 4}, {**FLOAT_CONV, "groups": 2}),
+    (ax.layers.ApproxDepthwiseConv2D, {**FULL_DEPTHWISE, "depth_multiplier": 2}, FLOAT_CONV),
+]
+RICH = ax.Hardware(
+    multiplier=ax.multipliers.get("drum4"),
+    weight_memory=ax.memories.BitErrors(rate=0.01, fault="stuck"),
+    quantisation=ax.Quantisation(weight_encoding="offset", percentile=99.0),
+    name="rich",
+)
+
+
+@pytest.mark.parametrize(("kind", "arguments", "float_only"), FULL_ARGUMENTS)
+def test_configuration_round_trip_with_every_argument(kind, arguments, float_only):
+    everything = {**arguments, **float_only}
+    parameters = inspect.signature(PLAIN[kind].__init__).parameters.values()
+    # Quantisation and LoRA of Keras's own need options that exclude each other; they are Keras's to test.
+    skipped = {"self", "kwargs", "lora_rank", "lora_alpha", "quantization_config"}
+    for p in parameters:
+        if p.name not in skipped and p.default is not inspect.Parameter.empty:
+            assert any(given.get(p.name, p.default) != p.default for given in (arguments, float_only)), p.name
+    ours = {"fidelity": "gaussian", "engine": "gather"}
+    common = {"name": "other", "dtype": "mixed_bfloat16", "trainable": False}
+    everything.pop("lora_rank", None)
+    for variant in ({**arguments, **ours, **common, "hardware": RICH}, {**everything, **ours, **common}):
+        layer = kind(**variant)
+        again = kind.from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+        assert again.hardware == layer.hardware == variant.get("hardware")
+        assert (again.fidelity, again.engine) == ("gaussian", "gather")
+        for name in common.keys() - {"dtype"}:
+            assert getattr(again, name) == common[name]
+        config = layer.get_config()
+        for name in arguments.keys() & PLAIN[kind](**arguments).get_config().keys():
+            assert config[name] == PLAIN[kind](**arguments).get_config()[name]
+        rebuilt = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+        assert type(rebuilt) is kind
+        assert rebuilt.get_config() == layer.get_config()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Every layer as a saved model, and the outputs it had: {case: (path, input, output)}."""
+    folder, cases = tmp_path_factory.mktemp("saved"), {}
+    described = ax.Hardware(
+        multiplier=ax.multipliers.get("roba"), weight_memory=ax.memories.BitErrors(rate=0.02, fault="persistent")
+    )
+    for case in LAYERS:
+        layer, x = make(case, described)
+        model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+        ax.set_chip(model, 7)
+        model.save(folder / f"{case}.keras")
+        np.save(folder / f"{case}.npy", x)
+        cases[case] = (folder / f"{case}.keras", x, np.asarray(model(x)))
+    return folder, cases
+
+
+@every_layer
+def test_saved_and_loaded_in_the_same_process(case, saved):
+    path, x, outputs = saved[1][case]
+    for load in (ax.load_model, keras.saving.load_model):
+        loaded = load(path)
+        assert type(loaded.layers[0]) is LAYERS[case][0]
+        np.testing.assert_array_equal(loaded(x), outputs)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "import axtrain as ax; load = ax.load_model",
+        "import keras, axtrain; load = keras.saving.load_model",
+        "import axtrain, keras; axtrain.layers; load = keras.saving.load_model",
+    ],
+)
+def test_loaded_in_a_fresh_process(how, saved):
+    folder, cases = saved
+    code = (
+        f"{how}\n"
+        "import sys, pathlib, numpy as np\n"
+        "for path in pathlib.Path(sys.argv[1]).glob('*.keras'):\n"
+        "    np.save(path.with_suffix('.fresh.npy'), load(str(path))(np.load(path.with_suffix('.npy'))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for case, (path, _, outputs) in cases.items():
+        fresh = path.with_suffix(".fresh.npy")
+        np.testing.assert_array_equal(np.load(fresh), outputs, err_msg=case)
+        fresh.unlink()
+
+
+def network(described, **kwargs):
+    """All four layers in one small network."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            ax.layers.ApproxConv2D(4, 3, padding="same", hardware=described, activation="tanh"),
+            ax.layers.ApproxDepthwiseConv2D(3, hardware=described),
+            keras.layers.Reshape((4, 16)),
+            ax.layers.ApproxConv1D(5, 2, hardware=described, activation="tanh"),
+            keras.layers.Flatten(),
+            ax.layers.ApproxDense(3, hardware=described),
+        ],
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("engine", ["low_rank", "gather"])
+@pytest.mark.parametrize(
+    ("compile_arguments", "policy"),
+    [
+        ({"jit_compile": True}, "float32"),
+        ({"jit_compile": False}, "float32"),
+        ({"run_eagerly": True}, "float32"),
+        ({"jit_compile": False}, "mixed_bfloat16"),
+        ({"jit_compile": True}, "mixed_bfloat16"),
+    ],
+)
+def test_one_training_step_moves_every_weight(engine, compile_arguments, policy, float_policy):
+    keras.config.set_dtype_policy(policy)
+    described = ax.Hardware(
+        multiplier=ax.multipliers.get("drum4"),
+        weight_memory=ax.memories.BitErrors(rate=0.001),
+        quantisation=ax.Quantisation(activation_range="moving_average"),
+    )
+    model = network(described)
+    for layer in model.layers:
+        if hasattr(layer, "engine"):
+            layer.engine = engine
+    model.compile(keras.optimizers.SGD(0.1), "mse", **compile_arguments)
+    before = [np.asarray(w) for w in model.trainable_weights]
+    assert len(before) == 8
+    x = inputs((8, 6, 6, 2))
+    history = model.fit(x, np.ones((8, 3)), batch_size=8, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        assert np.abs(np.asarray(weight) - old).max() > 0, weight.path
+    assert all(float(layer.hardware_state.seen) == 1 for layer in model.layers if hasattr(layer, "hardware_state"))
+    assert all(w.dtype == "float32" for w in model.weights if "seed" not in w.path)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_bad_arguments_raise(kind):
+    required = {name: LAYERS[c][1][name] for c in LAYERS for name in ("units", "filters", "kernel_size")
+                if LAYERS[c][0] is kind and name in LAYERS[c][1]}
+    with pytest.raises(TypeError, match="`hardware` must be.*Received: hardware='drum4'"):
+        kind(**required, hardware="drum4")
+    with pytest.raises(ValueError, match="`engine` must be.*Received: engine='magic'"):
+        kind(**required, engine="magic")
+    with pytest.raises(ValueError, match="`fidelity` must be.*Received: fidelity='vague'"):
+        kind(**required, fidelity="vague")
+    with pytest.raises(ValueError, match="Not a hardware description"):
+        kind(**required, hardware={})
+    if kind is not ax.layers.ApproxDense:
+        with pytest.raises(ValueError, match="channels_last"):
+            kind(**required, data_format="channels_first", hardware=ax.Hardware())
+        kind(**required, data_format="channels_first")  # without hardware it is Keras's business
+    if kind in (ax.layers.ApproxConv1D, ax.layers.ApproxConv2D):
+        with pytest.raises(ValueError, match="groups=2"):
+            kind(**{**required, "filters": 4}, groups=2, hardware=ax.Hardware())
+
+
+def test_an_accumulator_needs_hardware():
+    layer, x = make("dense")
+    with pytest.raises(ValueError, match="hardware"):
+        layer.accumulator(x)

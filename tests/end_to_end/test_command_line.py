@@ -1,0 +1,349 @@
+"""The command line as a user meets it: in process with click's runner, and where imports matter in a new one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import axtrain as ax
+from axtrain.controls import hardware_layers
+from axtrain.training.command_line import main
+from axtrain.training.jobs import load_split
+
+
+def axtrain(*arguments):
+    return CliRunner(env={"COLUMNS": "100"}).invoke(main, [str(argument) for argument in arguments])
+
+
+def fine(*arguments):
+    result = axtrain(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*arguments):
+    """The one line that a bad input ends with."""
+    result = axtrain(*arguments)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert "Traceback" not in result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """model.keras, noisy.keras, hardware.json and data.npz in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(12, activation="relu", name="hidden"),
+            layers.Dense(3, activation="softmax", name="classes"),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (180, 6)).astype("uint8")
+    y = model.predict(x.astype("float32") / 255, verbose=0).argmax(-1)
+    np.savez("data.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:, None])
+    hardware = ax.Hardware(
+        multiplier=ax.multipliers.get("drum4"),
+        weight_memory=ax.memories.BitErrors(rate=0.02, fault="persistent"),
+    )
+    hardware.to_json("hardware.json")
+    model.save("model.keras")
+    ax.convert(model, hardware, calibration=x[:100].astype("float32") / 255).save("noisy.keras")
+    return tmp_path
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """MLflow's store in tmp_path."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    yield
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)
+
+
+def in_new_process(*arguments, cwd, **environment):
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TF_", "MLFLOW_"))}
+    return subprocess.run(arguments, cwd=cwd, env={**kept, **environment}, capture_output=True, text=True)
+
+
+LIGHT = """
+import sys
+from axtrain.training.command_line import main
+try:
+    main(sys.argv[1:], prog_name="axtrain")
+except SystemExit as ended:
+    assert ended.code == 0, ended.code
+heavy = {"tensorflow", "keras", "mlflow", "sklearn", "matplotlib", "pandas"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["multipliers", "drum4"]])
+def test_light_commands_load_nothing_heavy(arguments, tmp_path):
+    done = in_new_process(sys.executable, "-c", LIGHT, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_module_help(tmp_path):
+    done = in_new_process(sys.executable, "-m", "axtrain", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: axtrain [OPTIONS] COMMAND")
+    for command in ("demo", "multipliers", "evaluate", "train", "export"):
+        assert f"  {command} " in done.stdout
+
+
+def test_version():
+    assert ax.__version__ in fine("--version")
+
+
+# multipliers
+
+
+def test_multipliers_lists_every_family():
+    text = fine("multipliers")
+    for name in ax.multipliers.names():
+        assert f" {name} " in text
+
+
+def test_signed_multipliers_of_six_bits():
+    text = fine("multipliers", "--bits", 6, "--signed")
+    assert " exact " in text
+    assert " drum4 " in text
+    assert " drum7 " not in text  # wider than the operands
+
+
+@pytest.mark.parametrize("bits", [6, 8])
+def test_one_multiplier(bits):
+    text = fine("multipliers", "drum4", "--bits", bits)
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == ["drum4"]]
+    metrics = ax.multipliers.get("drum4", bits=bits).metrics()
+    assert float(row[1]) == pytest.approx(100 * metrics.mre, abs=0.005)
+    assert float(row[2]) == pytest.approx(metrics.mae, abs=0.05)
+    assert float(row[3]) == metrics.wce
+    assert float(row[4]) == pytest.approx(metrics.bias, abs=0.05)
+    assert float(row[5]) == pytest.approx(100 * metrics.ep, abs=0.005)
+    assert float(row[6]) == pytest.approx(100 * metrics.nmed, abs=0.0005)
+    assert row[7] == "-"
+    assert "source: Hashemi" in text
+
+
+def test_a_table_file(tmp_path):
+    ax.multipliers.get("truncated4").save(tmp_path / "mine.npy")
+    text = fine("multipliers", tmp_path / "mine.npy")
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == ["mine"]]
+    assert float(row[3]) == ax.multipliers.get("truncated4").metrics().wce
+
+
+def test_multipliers_that_are_none(tmp_path):
+    assert "Did you mean" in refused("multipliers", "drun4")
+    assert "operands of 6" in refused("multipliers", "drum7", "--bits", 6)
+    assert "missing.npy" in refused("multipliers", "missing.npy")
+    np.save(tmp_path / "small.npy", np.zeros((4, 4), "int64"))
+    assert "Received" in refused("multipliers", tmp_path / "small.npy")
+
+
+# evaluate
+
+
+def test_evaluate_writes_what_it_prints(files):
+    text = fine("evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", "out/r.json")
+    report = json.loads((files / "out" / "r.json").read_text())
+    x, y = load_split("data.npz", "test", 255)
+    measured = ax.evaluate(ax.load_model("noisy.keras"), x, y, chips=3, verbose=False)
+    assert report == measured.to_dict()
+    assert str(measured) in text
+    assert measured.std > 0
+
+
+def test_evaluate_takes_the_seed(files):
+    for seed, name in ((4, "a.json"), (4, "b.json"), (5, "c.json")):
+        command = ("evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", name)
+        fine(*command, "--seed", seed)
+    first, again, other = (json.loads((files / f"{name}.json").read_text())["accuracies"] for name in "abc")
+    assert first == again != other
+
+
+def test_evaluate_puts_a_plain_model_on_hardware(files):
+    plain = fine("evaluate", "model.keras", "--data", "data.npz", "--scale", 255, "--chips", 2)
+    assert "accuracy 1.0000 +- 0.0000" in plain
+    common = ("--data", "data.npz", "--scale", 255, "--chips", 2, "--json")
+    fine("evaluate", "model.keras", "--hardware", "hardware.json", *common, "converted.json")
+    fine("evaluate", "noisy.keras", *common, "saved.json")
+    converted, saved = (json.loads((files / name).read_text()) for name in ("converted.json", "saved.json"))
+    assert converted == saved
+    assert converted["mean"] < 1
+
+
+# train
+
+
+def train(*arguments):
+    return ("train", "model.keras", "out.keras", "--data", "data.npz", "--epochs", 2, "--scale", 255, *arguments)
+
+
+def test_train_with_anneal_and_mlflow(files, store):
+    text = fine(*train("--hardware", "hardware.json", "--anneal", 2, "--mlflow", "--learning-rate", 0.01))
+    assert "Wrote out.keras" in text
+    trained, start = ax.load_model("out.keras"), ax.load_model("noisy.keras")
+    assert not np.array_equal(trained.get_layer("hidden").kernel, start.get_layer("hidden").kernel)
+    for layer in hardware_layers(trained):
+        assert layer.hardware == ax.Hardware.from_json("hardware.json")
+        assert float(layer.hardware_state.noise_strength) == 1
+    (run,) = mlflow.search_runs(output_format="list")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == "2"
+    assert run.data.params["hardware.multiplier"] == "drum4"
+    assert {"loss", "accuracy"} <= set(run.data.metrics)
+
+
+def test_train_again_with_the_same_seed_gives_the_same_weights(files):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        fine("train", "noisy.keras", f"{name}.keras", "--data", "data.npz", "--epochs", 1, "--scale", 255, "--seed", seed)
+    first, again, other = (ax.load_model(f"{name}.keras").get_layer("hidden").kernel.numpy() for name in "abc")
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_what_train_wrote_can_be_measured_and_exported(files):
+    fine(*train("--hardware", "hardware.json"))
+    fine("evaluate", "out.keras", "--data", "data.npz", "--chips", 2, "--scale", 255)
+    fine("export", "out.keras", "deploy")
+    assert list(ax.read_export("deploy").integers) == ["hidden", "classes"]
+
+
+def test_a_training_that_fails_is_tracked_as_failed(files, store):
+    with np.load("data.npz") as arrays:
+        np.savez("data.npz", **{**arrays, "y_train": np.full(100, 7)})
+    axtrain(*train("--hardware", "hardware.json", "--mlflow"))
+    statuses = [run.info.status for run in mlflow.search_runs(output_format="list")]
+    assert "FINISHED" not in statuses
+    assert "RUNNING" not in statuses
+    assert not (files / "out.keras").exists()
+
+
+# export
+
+
+def test_export_and_overwrite(files):
+    text = fine("export", "noisy.keras", "deploy")
+    assert "Wrote 2 layers to" in text
+    for name in ("model.keras", "integers.npz"):
+        assert name in text
+    written = ax.read_export(files / "deploy")
+    assert [entry["name"] for entry in written.manifest["layers"]] == ["hidden", "classes"]
+    assert "there already" in refused("export", "noisy.keras", "deploy")
+    fine("export", "noisy.keras", "deploy", "--overwrite")
+    (files / "other").mkdir()
+    (files / "other" / "thesis.txt").write_text("mine")
+    assert "no export" in refused("export", "noisy.keras", "other", "--overwrite")
+    assert (files / "other" / "thesis.txt").read_text() == "mine"
+
+
+def test_export_without_hardware(files):
+    assert "No layer of this model runs on hardware" in refused("export", "model.keras", "deploy")
+    assert not (files / "deploy").exists()
+
+
+# bad input
+
+
+def test_bad_data(files):
+    np.savez("missing.npz", x_test=np.zeros((3, 6)))
+    (files / "text.npz").write_text("x_test")
+    (files / "broken.npz").write_bytes((files / "data.npz").read_bytes()[:300])
+    np.save("array.npy", np.zeros((3, 6)))
+    np.savez("lengths.npz", x_test=np.zeros((3, 6)), y_test=np.zeros(4))
+    np.savez("words.npz", x_test=np.array(["a", "b"]), y_test=np.zeros(2))
+
+    line = refused("evaluate", "noisy.keras", "--data", "missing.npz")
+    assert "must hold y_test. Received: x_test" in line
+    for name in ("text.npz", "broken.npz", "array.npy"):
+        line = refused("evaluate", "noisy.keras", "--data", name)
+        assert name in line
+        assert ".npz" in line
+        assert "pickle" not in line
+    assert "Received: 3 and 4" in refused("evaluate", "noisy.keras", "--data", "lengths.npz")
+    assert "words.npz" in refused("evaluate", "noisy.keras", "--data", "words.npz")
+
+
+@pytest.mark.parametrize("scale", [0, -1, "nan", "inf"])
+def test_a_scale_that_is_none(files, scale):
+    assert "scale" in refused("evaluate", "noisy.keras", "--data", "data.npz", "--scale", scale)
+
+
+def test_samples_of_another_shape(files):
+    np.savez("wide.npz", x_test=np.zeros((3, 9)), y_test=np.zeros(3, int), x_train=np.zeros((3, 9)))
+    assert "9" in refused("evaluate", "noisy.keras", "--data", "wide.npz")
+    assert "9" in refused("evaluate", "model.keras", "--data", "wide.npz", "--hardware", "hardware.json")
+
+
+def test_broken_hardware(files):
+    command = ("evaluate", "model.keras", "--data", "data.npz", "--hardware")
+    for name, content in (("half.json", '{"format": '), ("list.json", "[1]"), ("other.json", '{"format": "x"}')):
+        (files / name).write_text(content)
+        assert refused(*command, name)
+    assert "Not a JSON file: half.json" in refused(*command, "half.json")
+    assert "Not a hardware description" in refused(*command, "other.json")
+    described = json.loads((files / "hardware.json").read_text())
+    described["quantisation"]["percentile"] = 3
+    (files / "percentile.json").write_text(json.dumps(described))
+    assert "percentile=3" in refused(*command, "percentile.json")
+
+
+def test_train_without_hardware_or_with_a_wrong_suffix(files):
+    assert "give --hardware FILE.json" in refused(*train())
+    line = refused("train", "noisy.keras", "out.h5", "--data", "data.npz")
+    assert "written as .keras" in line
+    assert not list(files.glob("out*"))
+
+
+def test_labels_that_do_not_fit_the_model(files):
+    with np.load("data.npz") as arrays:
+        np.savez("high.npz", **{**arrays, "y_train": np.full(100, 7)})
+        np.savez("one_hot.npz", **{**arrays, "y_train": np.eye(3)[arrays["y_train"]]})
+    for name in ("high.npz", "one_hot.npz"):
+        line = refused("train", "noisy.keras", "out.keras", "--data", name, "--epochs", 1)
+        assert "label" in line.lower()
+    assert not (files / "out.keras").exists()
+
+
+def test_a_file_that_is_no_model(files):
+    (files / "text.keras").write_text("no model")
+    for command in (("evaluate", "text.keras", "--data", "data.npz"), ("export", "text.keras", "deploy")):
+        assert "text.keras" in refused(*command)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "absent.keras", "--data", "absent.npz"],
+        ["evaluate"],
+        ["demo", "--chips", "1"],
+        ["multipliers", "--bits", "11"],
+        ["nonsense"],
+    ],
+)
+def test_usage_errors_are_clicks_own(files, arguments):
+    result = axtrain(*arguments)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.output

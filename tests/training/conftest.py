@@ -1,0 +1,72 @@
+"""What the tests of the top floor share: a small network, unreliable hardware, an MLflow store in a temporary folder."""
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+
+import axtrain as ax
+
+FEATURES, CLASSES = 6, 4
+
+
+@pytest.fixture
+def network():
+    """A float classifier of 6 features, softmax over 4 classes."""
+    keras.utils.set_random_seed(5)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            layers.Dense(16, activation="relu", name="hidden"),
+            layers.Dense(CLASSES, activation="softmax", name="classes"),
+        ],
+        name="small",
+    )
+
+
+@pytest.fixture
+def data(network):
+    """150 samples with the network's own predictions as labels, so that its float accuracy is 1."""
+    x = np.random.default_rng(8).normal(size=(150, FEATURES)).astype("float32")
+    return x, network.predict(x, verbose=0).argmax(axis=-1)
+
+
+@pytest.fixture
+def make_noisy(network, data):
+    """Function of a memory (or None) to the network on it."""
+
+    def make(memory=None, **kwargs):
+        return ax.convert(network, ax.Hardware(weight_memory=memory), calibration=data[0], **kwargs)
+
+    return make
+
+
+@pytest.fixture
+def noisy(make_noisy):
+    """The network with 5 % of its weight bits flipped, other cells on each chip."""
+    return make_noisy(ax.memories.BitErrors(rate=0.05, fault="persistent"))
+
+
+@pytest.fixture(scope="session")
+def _store(tmp_path_factory):
+    """One SQLite store for the whole session: making its tables takes seconds."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def experiment(_store, tmp_path, monkeypatch, request):
+    """An MLflow experiment of the test's own, its artifacts in tmp_path; gives the experiment's id."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{_store}/mlflow.db")
+    name = request.node.nodeid
+    identifier = mlflow.create_experiment(name, artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment(experiment_id=identifier)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", identifier)
+    yield identifier
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.tracking.fluent._active_experiment_id = None
+    mlflow.set_tracking_uri(before)

@@ -1,0 +1,245 @@
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+import axtrain as ax
+from axtrain.controls import hardware_layers
+from axtrain.training.evaluation import Evaluation, accuracy
+
+
+def quiet(model, x, y, **kwargs):
+    return ax.evaluate(model, x, y, verbose=False, **kwargs)
+
+
+def state(model):
+    return [
+        [keras.ops.convert_to_numpy(seed.state).copy() for seed in (s.chip_seed, s.stream)]
+        for s in (layer.hardware_state for layer in hardware_layers(model))
+    ]
+
+
+def test_every_chip_is_what_predict_says_on_that_chip(noisy, data):
+    x, y = data
+    measured = quiet(noisy, x, y, chips=6, seed=11)
+    by_hand = []
+    for number in np.random.default_rng(11).integers(0, 1 << 31, 6):
+        ax.set_chip(noisy, int(number))
+        by_hand.append(np.mean(noisy.predict(x, verbose=0).argmax(-1) == y))
+    np.testing.assert_array_equal(measured.accuracies, by_hand)
+    assert measured.accuracies.dtype == np.float64
+    assert (measured.seed, measured.samples, measured.metric) == (11, 150, "accuracy")
+
+
+def test_figures_are_those_of_numpy_and_scipy():
+    accuracies = np.array([0.91, 0.87, 0.93, 0.88, 0.905])
+    measured = Evaluation(accuracies, 0, 100)
+    assert measured.mean == pytest.approx(np.mean(accuracies), abs=1e-15)
+    assert measured.std == pytest.approx(np.sqrt(np.sum((accuracies - accuracies.mean()) ** 2) / 4), abs=1e-15)
+    assert measured.worst == 0.87
+    expected = stats.t.interval(0.95, 4, loc=accuracies.mean(), scale=stats.sem(accuracies))
+    assert measured.interval == pytest.approx(expected, abs=1e-14)
+
+
+def test_one_chip_has_no_spread():
+    measured = Evaluation(np.array([0.5]), 0, 10)
+    assert (measured.std, measured.interval, measured.worst) == (0.0, (0.5, 0.5), 0.5)
+
+
+def test_dictionary_is_json_and_text_names_the_figures():
+    import json
+
+    measured = Evaluation(np.array([0.5, 0.75]), 3, 8, "recall")
+    described = json.loads(json.dumps(measured.to_dict()))
+    assert described == {
+        "accuracies": [0.5, 0.75],
+        "seed": 3,
+        "samples": 8,
+        "metric": "recall",
+        "mean": 0.625,
+        "std": measured.std,
+        "worst": 0.5,
+        "interval": list(measured.interval),
+    }
+    assert str(measured).startswith("recall 0.6250 +- 0.1768 over 2 chips")
+    assert str(measured).endswith("worst 0.5000")
+
+
+@pytest.mark.parametrize("fault", ["persistent", "random", "stuck"])
+def test_same_seed_same_chips_another_seed_others(make_noisy, data, fault):
+    model = make_noisy(ax.memories.BitErrors(rate=0.05, fault=fault))
+    first = quiet(model, *data, chips=5, seed=1)
+    again = quiet(model, *data, chips=5, seed=1)
+    other = quiet(model, *data, chips=5, seed=2)
+    np.testing.assert_array_equal(first.accuracies, again.accuracies)
+    assert len(set(first.accuracies)) > 1
+    assert list(first.accuracies) != list(other.accuracies)
+
+
+def test_gaussian_fidelity_is_random_without_a_memory(network, data):
+    hardware = ax.Hardware(multiplier=ax.multipliers.get("drum3"))
+    model = ax.convert(network, hardware, calibration=data[0], fidelity="gaussian")
+    first, again = (quiet(model, *data, chips=6, seed=1) for _ in range(2))
+    assert len(set(first.accuracies)) > 1
+    np.testing.assert_array_equal(first.accuracies, again.accuracies)
+
+
+@pytest.mark.parametrize("fault", ["persistent", "random"])
+def test_own_chip_and_stream_are_put_back(make_noisy, data, fault):
+    model = make_noisy(ax.memories.BitErrors(rate=0.05, fault=fault))
+    ax.set_chip(model, 7)
+    model.predict(data[0], verbose=0)  # random faults: the stream moves on
+    before = state(model)
+    quiet(model, *data, chips=3)
+    for (chip, stream), (chip_after, stream_after) in zip(before, state(model), strict=True):
+        np.testing.assert_array_equal(chip, chip_after)
+        np.testing.assert_array_equal(stream, stream_after)
+
+
+def test_own_chip_is_put_back_after_a_metric_that_raises(noisy, data):
+    ax.set_chip(noisy, 7)
+    before = state(noisy)
+
+    def broken(y_true, y_pred):
+        raise ArithmeticError("no figure")
+
+    with pytest.raises(ArithmeticError, match="no figure"):
+        quiet(noisy, *data, chips=3, metric=broken)
+    np.testing.assert_array_equal(before, state(noisy))
+
+
+@pytest.mark.parametrize("memory", [None, ax.memories.BitErrors(rate=0.0)])
+def test_without_randomness_one_measurement_stands_for_all(make_noisy, data, memory):
+    measured = []
+
+    def counted(y_true, y_pred):
+        measured.append(accuracy(y_true, y_pred))
+        return measured[-1]
+
+    result = quiet(make_noisy(memory), *data, chips=4, metric=counted)
+    assert len(measured) == 1
+    assert list(result.accuracies) == measured * 4
+    assert result.std == 0
+    assert result.interval == (result.mean, result.mean)
+
+
+def test_plain_model(network, data):
+    x, y = data
+    wrong = np.where(np.arange(150) < 30, (y + 1) % 4, y)
+    result = quiet(network, x, wrong, chips=3)
+    assert list(result.accuracies) == [0.8, 0.8, 0.8]
+
+
+def test_clean_weights_are_left_alone(noisy, data):
+    before = [weight.copy() for weight in noisy.get_weights()]
+    quiet(noisy, *data, chips=3)
+    for old, new in zip(before, noisy.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_kinds_of_labels_agree(noisy, data):
+    x, y = data
+    expected = quiet(noisy, x, y, chips=3).accuracies
+    for labels in (y.astype("uint8"), y[:, None], y.astype("float64"), np.eye(4)[y], y.tolist()):
+        np.testing.assert_array_equal(quiet(noisy, x, labels, chips=3).accuracies, expected)
+
+
+def test_accuracy_by_hand():
+    scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    assert accuracy([1, 0, 0, 0], scores) == 0.75
+    assert accuracy([[1], [0], [0], [0]], scores) == 0.75
+    assert accuracy([[0, 1], [1, 0], [1, 0], [1, 0]], scores) == 0.75
+    binary = np.array([[0.9], [0.2], [0.5], [0.51]])
+    assert accuracy([1, 0, 1, 1], binary) == 0.75  # 0.5 is not above 0.5
+    assert accuracy([[1], [0], [1], [1]], binary) == 0.75
+    assert accuracy([True, False, True, True], binary) == 0.75
+
+
+def test_accuracy_of_every_position_of_a_sequence():
+    scores = np.eye(3)[[[0, 1], [2, 2]]]  # (2 samples, 2 positions, 3 classes)
+    assert accuracy([[0, 1], [2, 0]], scores) == 0.75
+
+
+def test_binary_model_on_chips():
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1, activation="sigmoid", name="only")])
+    x = np.random.default_rng(1).normal(size=(200, 5)).astype("float32")
+    y = (model.predict(x, verbose=0) > 0.5).astype(int)
+    hardware = ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.2, fault="persistent"))
+    noisy = ax.convert(model, hardware, calibration=x)
+    assert quiet(model, x, y, chips=1).mean == 1.0
+    flat, column = (quiet(noisy, x, labels, chips=5).accuracies for labels in (y[:, 0], y))
+    np.testing.assert_array_equal(flat, column)
+    assert 0.05 < flat.min() < flat.max() <= 1
+
+
+def test_custom_metric_gets_labels_and_predictions(noisy, data):
+    x, y = data
+
+    def log_loss(y_true, y_pred):
+        assert y_true is y
+        assert y_pred.shape == (150, 4)
+        return -np.log(y_pred[np.arange(150), y_true] + 1e-9).mean()
+
+    result = quiet(noisy, x, y, chips=3, metric=log_loss)
+    assert result.metric == "log_loss"
+    ax.set_chip(noisy, int(np.random.default_rng(0).integers(0, 1 << 31, 3)[0]))
+    assert result.accuracies[0] == pytest.approx(log_loss(y, noisy.predict(x, verbose=0)), rel=1e-6)
+
+
+def test_a_metric_object_is_named_by_its_class(network, data):
+    class Half:
+        def __call__(self, y_true, y_pred):
+            return 0.5
+
+    assert quiet(network, *data, metric=Half()).metric == "Half"
+
+
+def test_the_batch_size_changes_no_persistent_chip(noisy, data):
+    small, large = (quiet(noisy, *data, chips=3, batch_size=size).accuracies for size in (16, 150))
+    np.testing.assert_array_equal(small, large)
+
+
+def test_several_inputs():
+    left, right = keras.Input((3,), name="left"), keras.Input((2,), name="right")
+    joined = keras.layers.Concatenate()([left, right])
+    model = keras.Model([left, right], keras.layers.Dense(3, name="out")(joined))
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(20, 3)).astype("float32"), rng.normal(size=(20, 2)).astype("float32")]
+    y = model.predict(x, verbose=0).argmax(-1)
+    result = quiet(model, x, y, chips=2)
+    assert (result.mean, result.samples) == (1.0, 20)
+    assert quiet(model, {"left": x[0], "right": x[1]}, y).mean == 1.0
+
+
+@pytest.mark.parametrize("chips", [0, -1, 2.5, "3", None])
+def test_chips_that_are_none(network, data, chips):
+    with pytest.raises(ValueError, match=r"`chips` must be an int >= 1\. Received"):
+        quiet(network, *data, chips=chips)
+
+
+def test_lengths_that_differ(network, data):
+    with pytest.raises(ValueError, match=r"same length\. Received: 150 and 149"):
+        quiet(network, data[0], data[1][:149])
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says(network, data):
+    """n = 2,000 evaluations of 5 chips, figures drawn from N(0.8, 0.05): covered is Binomial(n, 0.95) / n."""
+    n, true_mean = 2000, 0.8
+    model = ax.convert(network, ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.01)), calibration=data[0])
+    model.predict = lambda x, **kwargs: None
+    rng = np.random.default_rng(20)
+    covered = 0
+    for _ in range(n):
+        result = quiet(model, *data, chips=5, metric=lambda y_true, y_pred: rng.normal(true_mean, 0.05))
+        low, high = result.interval
+        covered += low <= true_mean <= high
+    standard_error = np.sqrt(0.95 * 0.05 / n)
+    assert abs(covered / n - 0.95) < 5 * standard_error
+
+
+def test_progress_is_shown_unless_told_otherwise(noisy, data, capsys):
+    ax.evaluate(noisy, *data, chips=2)
+    assert "chips" in capsys.readouterr().out
+    ax.evaluate(noisy, *data, chips=2, verbose=False)
+    assert capsys.readouterr().out == ""

@@ -40,7 +40,8 @@ def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
     """
     with _quiet_start():
         from axtrain.training.demo import run_demo
-    run_demo(out, chips=chips, seed=seed, smoke=smoke)
+    with _told():
+        run_demo(out, chips=chips, seed=seed, smoke=smoke)
 
 
 @main.command()

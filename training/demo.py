@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from axtrain.conversion import convert
 from axtrain.energy_estimate import energy
-from axtrain.exporting import export
+from axtrain.exporting import _check_target, export
 from axtrain.files import whole_file
 from axtrain.hardware import Hardware
 from axtrain.noise_models import memories, multipliers
@@ -92,7 +92,11 @@ def run_demo(
         seed: of weights, shuffling, noise and chips.
         smoke: few epochs and chips, to see that everything runs.
         console: where to print.
+
+    Raises:
+        FileExistsError: where the export would go lies something that is no export.
     """
+    _check_target(folder / "export", overwrite=True)  # before a minute of training, not after
     console = console or Console()
     epochs, tuning = (3, 2) if smoke else (40, 25)
     chips = min(chips, 3) if smoke else chips
@@ -150,8 +154,8 @@ def _compile(model: keras.Model, learning_rate: float) -> None:
 
 
 def _fit(model, x, y, epochs: int, description: str, console: Console, *callbacks) -> None:
-    shown = [FitProgress(description, console), *callbacks]
-    model.fit(x, y, epochs=epochs, batch_size=64, verbose=0, callbacks=shown)
+    with FitProgress(description, console) as shown:
+        model.fit(x, y, epochs=epochs, batch_size=64, verbose=0, callbacks=[shown, *callbacks])
 
 
 def _print_result(result: DemoResult, assumptions, run_id: str, console: Console) -> None:

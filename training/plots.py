@@ -33,8 +33,9 @@ def chips_figure(clean: float, before, after, energies: dict[str, float], *, tit
     chips.xaxis.get_major_locator().set_params(integer=True)
     chips.set_xlabel("chip, each network's worst first")
     chips.set_ylabel("test accuracy [%]")
-    chips.legend(loc="lower right")
+    figure.legend(loc="outside lower left", ncols=3, fontsize="small")
     bars = energy.bar(list(energies), list(energies.values()), color=["grey", "tab:green"])
     energy.bar_label(bars, fmt="%.0f")
+    energy.margins(y=0.1)
     energy.set_ylabel("energy per inference [nJ], modelled")
     return figure

@@ -10,6 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class FitProgress(keras.callbacks.Callback):
     """Shows epochs done and the last metrics on one line; use with `fit(..., verbose=0)`.
 
+    Keras tells no callback that `fit` raised, so call `fit` inside `with` this: else an error or Ctrl-C leaves
+    the line alive and the terminal without its cursor.
+
     Args:
         description: what is being trained.
         console: where to draw; default the terminal.
@@ -27,6 +30,13 @@ class FitProgress(keras.callbacks.Callback):
             console=console,
         )
         self._task = None
+
+    def __enter__(self) -> FitProgress:
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def on_train_begin(self, logs=None) -> None:
         """Draws the line."""

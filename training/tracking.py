@@ -54,7 +54,7 @@ class MLflow(keras.callbacks.Callback):
             parameters["optimizer"] = type(optimizer).__name__
             parameters["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         mlflow.log_params({self._prefix + key: value for key, value in parameters.items()})
-        log_hardware(self.model)
+        log_hardware(self.model, prefix=self._prefix)
 
     @staticmethod
     def _free_prefix() -> str:
@@ -82,11 +82,12 @@ class MLflow(keras.callbacks.Callback):
             self._own_run = False
 
 
-def log_hardware(model: keras.Model) -> None:
+def log_hardware(model: keras.Model, *, prefix: str = "") -> None:
     """Logs each distinct hardware of a model to the active run: JSON, and flat searchable parameters.
 
     Args:
         model: a model from `convert`; a plain model logs nothing.
+        prefix: put before names where the run already holds other hardware: MLflow's parameters cannot change.
     """
     import mlflow
 
@@ -96,18 +97,22 @@ def log_hardware(model: keras.Model) -> None:
     if not described:
         return
     content = [{"layers": names, "hardware": hardware.to_dict()} for hardware, names in described.items()]
-    mlflow.log_dict(content, "hardware.json")
     parameters: dict[str, Any] = {}
     for number, hardware in enumerate(described):
-        prefix = "hardware." if len(described) == 1 else f"hardware{number}."
+        place = "hardware." if len(described) == 1 else f"hardware{number}."
         memory = hardware.weight_memory
-        parameters[prefix + "multiplier"] = hardware.circuit.name
-        parameters[prefix + "activation_bits"] = hardware.activation_bits
-        parameters[prefix + "weight_bits"] = hardware.weight_bits
-        parameters[prefix + "bit_error_rate"] = 0.0 if memory is None else memory.rate
+        parameters[place + "multiplier"] = hardware.circuit.name
+        parameters[place + "activation_bits"] = hardware.activation_bits
+        parameters[place + "weight_bits"] = hardware.weight_bits
+        parameters[place + "bit_error_rate"] = 0.0 if memory is None else memory.rate
         if memory is not None and memory.voltage is not None:
-            parameters[prefix + "voltage"] = memory.voltage
-    mlflow.log_params(parameters)
+            parameters[place + "voltage"] = memory.voltage
+    logged = mlflow.get_run(mlflow.active_run().info.run_id).data.params
+    logged = {key: value for key, value in logged.items() if key.startswith("hardware")}
+    if not logged or logged == {key: str(value) for key, value in parameters.items()}:
+        prefix = ""
+    mlflow.log_params({prefix + key: value for key, value in parameters.items()})
+    mlflow.log_dict(content, prefix + "hardware.json")
 
 
 def log_evaluation(evaluation, name: str) -> None:

@@ -230,13 +230,14 @@ def test_what_train_wrote_can_be_measured_and_exported(files):
     assert list(ax.read_export("deploy").integers) == ["hidden", "classes"]
 
 
-def test_a_training_that_fails_is_tracked_as_failed(files, store):
-    with np.load("data.npz") as arrays:
-        np.savez("data.npz", **{**arrays, "y_train": np.full(100, 7)})
-    axtrain(*train("--hardware", "hardware.json", "--mlflow"))
-    statuses = [run.info.status for run in mlflow.search_runs(output_format="list")]
-    assert "FINISHED" not in statuses
-    assert "RUNNING" not in statuses
+def test_a_training_that_fails_is_tracked_as_failed(files, store, monkeypatch):
+    class Broken(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise ValueError("stop")
+
+    monkeypatch.setattr("axtrain.training.jobs.NoiseSchedule", lambda epochs: Broken())
+    assert refused(*train("--hardware", "hardware.json", "--mlflow", "--anneal", 2)) == "Error: stop"
+    assert [run.info.status for run in mlflow.search_runs(output_format="list")] == ["FAILED"]
     assert not (files / "out.keras").exists()
 
 
@@ -272,6 +273,8 @@ def test_bad_data(files):
     (files / "broken.npz").write_bytes((files / "data.npz").read_bytes()[:300])
     np.save("array.npy", np.zeros((3, 6)))
     np.savez("lengths.npz", x_test=np.zeros((3, 6)), y_test=np.zeros(4))
+    np.savez("empty.npz", x_test=np.zeros((0, 6)), y_test=np.zeros(0))
+    np.savez("nan.npz", x_test=np.full((2, 6), np.nan), y_test=np.zeros(2))
     np.savez("words.npz", x_test=np.array(["a", "b"]), y_test=np.zeros(2))
 
     line = refused("evaluate", "noisy.keras", "--data", "missing.npz")
@@ -282,6 +285,8 @@ def test_bad_data(files):
         assert ".npz" in line
         assert "pickle" not in line
     assert "Received: 3 and 4" in refused("evaluate", "noisy.keras", "--data", "lengths.npz")
+    assert "must hold samples" in refused("evaluate", "noisy.keras", "--data", "empty.npz")
+    assert "must be finite. Received: 12 values" in refused("evaluate", "noisy.keras", "--data", "nan.npz")
     assert "words.npz" in refused("evaluate", "noisy.keras", "--data", "words.npz")
 
 
@@ -291,6 +296,9 @@ def test_a_scale_that_is_none(files, scale):
 
 
 def test_samples_of_another_shape(files):
+    fits = {"x_test": np.zeros((3, 6, 1)), "y_test": np.zeros(3, int)}  # Keras drops a last axis of 1
+    np.savez("deep.npz", **fits)
+    fine("evaluate", "noisy.keras", "--data", "deep.npz", "--chips", 1)
     np.savez("wide.npz", x_test=np.zeros((3, 9)), y_test=np.zeros(3, int), x_train=np.zeros((3, 9)))
     assert "9" in refused("evaluate", "noisy.keras", "--data", "wide.npz")
     assert "9" in refused("evaluate", "model.keras", "--data", "wide.npz", "--hardware", "hardware.json")
@@ -320,7 +328,9 @@ def test_labels_that_do_not_fit_the_model(files):
     with np.load("data.npz") as arrays:
         np.savez("high.npz", **{**arrays, "y_train": np.full(100, 7)})
         np.savez("one_hot.npz", **{**arrays, "y_train": np.eye(3)[arrays["y_train"]]})
-    for name in ("high.npz", "one_hot.npz"):
+        np.savez("half.npz", **{**arrays, "y_train": arrays["y_train"] / 2})
+        np.savez("words.npz", **{**arrays, "y_train": arrays["y_train"].astype(str)})
+    for name in ("high.npz", "one_hot.npz", "half.npz", "words.npz"):
         line = refused("train", "noisy.keras", "out.keras", "--data", name, "--epochs", 1)
         assert "label" in line.lower()
     assert not (files / "out.keras").exists()

@@ -11,6 +11,9 @@ import pytest
 
 import axtrain as ax
 
+# MLflow's own, once per process, while `mlflow.pyfunc` is imported:
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -126,6 +129,8 @@ def test_training_for_the_hardware_makes_the_network_resilient(tmp_path, monkeyp
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # the demo chooses its experiment for the process
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     try:

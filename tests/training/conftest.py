@@ -63,8 +63,8 @@ def experiment(_store, tmp_path, monkeypatch, request):
     mlflow.set_tracking_uri(f"sqlite:///{_store}/mlflow.db")
     name = request.node.nodeid
     identifier = mlflow.create_experiment(name, artifact_location=(tmp_path / "artifacts").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", identifier)  # set_experiment sets it too, and would leave it
     mlflow.set_experiment(experiment_id=identifier)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", identifier)
     yield identifier
     while mlflow.active_run() is not None:
         mlflow.end_run()

@@ -33,14 +33,23 @@ def test_two_fits_one_after_another(network, data, console):
     assert "3/3" in console.file.getvalue()
 
 
-def test_a_fit_that_raises_leaves_the_terminal_usable(network, data, console):
-    """A display left alive would refuse the next one and keep the cursor hidden."""
-
+def test_a_fit_that_raises_gives_the_terminal_its_cursor_back(network, data):
     class Broken(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             raise ArithmeticError("stop")
 
-    with pytest.raises(ArithmeticError):
-        fit(network, data, console, Broken())
-    fit(network, data, console, epochs=4)
-    assert "4/4" in console.file.getvalue()
+    terminal = Console(file=io.StringIO(), width=100, force_terminal=True)
+    network.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ArithmeticError), FitProgress("train it", terminal) as shown:
+        network.fit(*data, verbose=0, callbacks=[shown, Broken()])
+    text = terminal.file.getvalue()
+    hidden, shown_again = text.rfind("\x1b[?25l"), text.rfind("\x1b[?25h")
+    assert -1 < hidden < shown_again
+
+
+def test_with_it_or_without_a_good_fit_looks_the_same(network, data, console):
+    fit(network, data, console)
+    alone, inside = console.file.getvalue(), Console(file=io.StringIO(), width=100)
+    with FitProgress("train it", inside) as shown:
+        network.fit(*data, epochs=2, verbose=0, callbacks=[shown])
+    assert inside.file.getvalue().count("\n") == alone.count("\n")

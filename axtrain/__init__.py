@@ -38,7 +38,7 @@ _PUBLIC = {
     "tracking": "axtrain.training.tracking",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names are resolved lazily
+__all__ = ["__version__", *_PUBLIC]  # resolved by __getattr__
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ def set_fidelity(model: keras.Model, fidelity: str) -> None:
     """
     layers = _required(model)
     for layer in layers:
-        if fidelity == "gaussian" and not float(layer.hardware_state.fitted):
+        if fidelity == "gaussian" and not keras.ops.convert_to_numpy(layer.hardware_state.fitted):
             raise ValueError(
                 "The gaussian fidelity is fitted to calibration data; convert with calibration=x_train[:512]. "
                 f"Received: layer {layer.name!r} without a fit"
@@ -54,8 +54,8 @@ def set_chip(model: keras.Model, chip: int) -> None:
         raise ValueError(f"`chip` must be an int from 0 to 2^31 - 1. Received: chip={chip!r}")
     for index, layer in enumerate(_required(model)):
         place = zlib.crc32(f"{index}:{layer.name}".encode()) >> 1  # fits a signed 32-bit word
-        layer.hardware_state.chip_seed.assign(chip, place)
-        layer.hardware_state.stream.state.assign([chip, place])
+        for generator in layer.hardware_state.generators.values():
+            generator.state.assign([chip, place])
 
 
 def set_noise_strength(model: keras.Model, strength: float) -> None:

@@ -46,7 +46,8 @@ def convert(
         model: a built Sequential or Functional model. It is not changed.
         hardware: what to run on.
         calibration: input samples (an array, or what the model takes), from which activation ranges come.
-            Without them the ranges follow the batches (`activation_range="moving_average"`).
+            Without them a converted model keeps the ranges that it has, and the ranges of a plain model
+            follow its batches (a moving average in training).
         overrides: hardware for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer in
             float. The last match counts.
         strict: raise where a layer with products cannot be converted.
@@ -74,8 +75,6 @@ def convert(
     chosen = _hardware_for_layers(model, hardware, overrides or {})
     if calibration is not None:
         _check_finite(calibration)
-    elif model.layers:
-        chosen = {name: _without_calibration(described) for name, described in chosen.items()}
     converted = keras.models.clone_model(
         model, clone_function=lambda layer: _converted(layer, chosen, fidelity, engine), recursive=True
     )
@@ -138,32 +137,22 @@ def _hardware_for_layers(model, hardware, overrides) -> dict[str, Hardware | Non
     return chosen
 
 
-def _without_calibration(hardware: Hardware | None) -> Hardware | None:
-    if hardware is None:
-        return None
-    from dataclasses import replace
-
-    return replace(hardware, quantisation=replace(hardware.quantisation, activation_range="moving_average"))
-
-
 def _converted(layer, chosen, fidelity, engine):
     """The clone of one layer: approximate where it can be and is wanted, else the layer again."""
     hardware = chosen.get(layer.name)
     if hardware is None or _obstacle(layer) is not None:
         return layer.__class__.from_config(layer.get_config())
     config = layer.get_config()
-    if isinstance(layer, ApproximateLayer):
-        kind = type(layer)
-    else:
-        kind = _APPROXIMATE[type(layer)]
-    return kind.from_config({**config, "hardware": hardware.to_dict(), "fidelity": fidelity, "engine": engine})
+    kind = type(layer) if isinstance(layer, ApproximateLayer) else _APPROXIMATE[type(layer)]
+    played = {"hardware": hardware.to_dict(), "fidelity": fidelity, "engine": engine, "calibrated": False}
+    return kind.from_config({**config, **played})
 
 
 def _stripped(layer):
     if type(layer) not in _PLAIN:
         return layer.__class__.from_config(layer.get_config())
     config = layer.get_config()
-    for name in ("hardware", "fidelity", "engine"):
+    for name in ("hardware", "fidelity", "engine", "calibrated"):
         config.pop(name)
     return _PLAIN[type(layer)].from_config(config)
 
@@ -195,10 +184,18 @@ def _copy_state(model, clone) -> None:
             new.kernel.assign(old.kernel)
             if old.use_bias:
                 new.bias.assign(old.bias)
+            _copy_range(old, new)
             continue
         new.set_weights(old.get_weights())
         if hasattr(new, "finalize_state"):
             new.finalize_state()
+
+
+def _copy_range(old, new) -> None:
+    """A range is in real units, so it stays true on other hardware."""
+    source, target = (getattr(layer, "hardware_state", None) for layer in (old, new))
+    if source is not None and target is not None and source.calibrated:
+        target.set_range(ops.convert_to_numpy(source.low), ops.convert_to_numpy(source.high))
 
 
 def _report(model, converted, chosen) -> ConversionReport:

@@ -79,7 +79,9 @@ def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hard
     Raises:
         ValueError: no layer with products on hardware, or a shape left open.
     """
-    layers, reference_pj, assumptions = [], 0.0, []
+    layers: list[LayerEnergy] = []
+    assumptions: list[str] = []
+    reference_pj = 0.0
     for call in calls(model):
         described = hardware or getattr(call.layer, "hardware", None)
         if described is None or not isinstance(call.layer, (ApproximateLayer, *_KERNEL_LAYERS)):

@@ -73,7 +73,7 @@ def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None,
     if not layers:
         raise ValueError(f"No layer of this model runs on hardware; use axtrain.convert. Received: {model.name!r}")
     folder = Path(folder).absolute()
-    _check_target(folder, overwrite)
+    check_target(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -113,7 +113,8 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
     return Export(folder, manifest, integers)
 
 
-def _check_target(folder: Path, overwrite: bool) -> None:
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Raises FileExistsError where `export` would not write."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir() or not (folder / MANIFEST).is_file():
@@ -128,7 +129,7 @@ def _write(model, layers, folder: Path, accuracy) -> None:
     for layer in layers:
         arrays.update({f"{layer.name}/{key}": value for key, value in _integers(layer).items()})
     with whole_file(folder / "integers.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     manifest = {
         "format": _FORMAT,
         "axtrain": __version__,
@@ -171,7 +172,4 @@ def _integers(layer) -> dict[str, np.ndarray]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(
-            file.read()
-        ).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

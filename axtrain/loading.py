@@ -20,4 +20,3 @@ def load_model(path: str | os.PathLike[str], **kwargs) -> keras.Model:
         ValueError: as `keras.saving.load_model`, which refuses unknown classes and unsafe content.
     """
     return keras.saving.load_model(os.fspath(path), **kwargs)
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
+from keras import ops
 
 from axtrain.emulation.selection import engine_for
 from axtrain.energy_estimate import EnergyEstimate, energy
@@ -118,8 +119,10 @@ def summary(model: keras.Model, *, console=None) -> Summary:
 def _summarise(layer: ApproximateLayer) -> LayerSummary:
     hardware, state = layer.hardware, layer.hardware_state
     quantisation, encodings = hardware.quantisation, hardware.operand_encodings
-    range_of = quantisation.activation_range
-    if range_of == "percentile":
+    range_of = f"the calibration data's {quantisation.activation_range}"
+    if state.follows_batches:
+        range_of = "a moving average of the batches"
+    elif quantisation.activation_range == "percentile":
         range_of = f"{quantisation.percentile:g} % of the calibration data"
     memory = hardware.weight_memory
     return LayerSummary(
@@ -130,7 +133,7 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         engine=_engine_in_words(engine_for(hardware.code_table, layer.engine)),
         fidelity=layer.fidelity,
         activations=f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), range from {range_of}",
-        activation_range=(float(state.low), float(state.high)),
+        activation_range=(float(ops.convert_to_numpy(state.low)), float(ops.convert_to_numpy(state.high))),
         weights=f"{hardware.weight_bits} bits symmetric per channel ({encodings[1]})",
         memory="never fails" if memory is None else _memory_in_words(memory),
     )

@@ -15,9 +15,7 @@ LARGEST_WIDTH = 16
 """Widest operand the families are computed for: products of 16 by 16 bits are exact in int64 throughout."""
 
 
-def operand_widths(
-    bits: int | tuple[int, int], *, smallest: int = 2, largest: int = LARGEST_WIDTH
-) -> tuple[int, int]:
+def operand_widths(bits: int | tuple[int, int], *, smallest: int = 2, largest: int = LARGEST_WIDTH) -> tuple[int, int]:
     """Return ``(activation_bits, weight_bits)`` from one width for both operands or a pair of widths.
 
     Raises:

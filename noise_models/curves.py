@@ -149,8 +149,7 @@ class TabulatedCurve:
             reader = csv.DictReader(file, skipinitialspace=True)
             if not {"voltage", "rate"} <= set(reader.fieldnames or ()):
                 raise ValueError(
-                    f"{path} needs a header line with the columns voltage and rate. "
-                    f"Received: {reader.fieldnames!r}"
+                    f"{path} needs a header line with the columns voltage and rate. Received: {reader.fieldnames!r}"
                 )
             rows = []
             for row in reader:

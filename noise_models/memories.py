@@ -38,9 +38,7 @@ class Memory:
         if self.fault not in FAULTS:
             raise ValueError(f"`fault` must be one of {', '.join(FAULTS)}. Received: fault={self.fault!r}")
         if self.encoding not in ENCODINGS:
-            raise ValueError(
-                f"`encoding` must be one of {', '.join(ENCODINGS)}. Received: encoding={self.encoding!r}"
-            )
+            raise ValueError(f"`encoding` must be one of {', '.join(ENCODINGS)}. Received: encoding={self.encoding!r}")
         if not _in_range(self.share_of_ones, 0.0, 1.0):
             raise ValueError(
                 f"`share_of_ones` must be a number in [0, 1]. Received: share_of_ones={self.share_of_ones!r}"
@@ -180,9 +178,7 @@ class Memory:
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         unknown = sorted(set(config) - {*names, "kind"})
         if unknown:
-            raise ValueError(
-                f"A memory of kind {cls.kind!r} has the entries {', '.join(names)}. Received: {unknown!r}"
-            )
+            raise ValueError(f"A memory of kind {cls.kind!r} has the entries {', '.join(names)}. Received: {unknown!r}")
         arguments = {key: value for key, value in config.items() if key != "kind"}
         if isinstance(arguments.get("curve"), dict):
             arguments["curve"] = curve_from_dict(arguments["curve"])

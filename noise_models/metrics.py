@@ -41,9 +41,7 @@ class ErrorMetrics:
     ``(2^na - 1)(2^nb - 1)`` for unsigned and ``2^(na + nb - 2)`` for signed operands."""
 
 
-def error_metrics(
-    table: np.ndarray, a_values: np.ndarray, b_values: np.ndarray, signed: bool
-) -> ErrorMetrics:
+def error_metrics(table: np.ndarray, a_values: np.ndarray, b_values: np.ndarray, signed: bool) -> ErrorMetrics:
     """Compute the error metrics of a multiplier table exhaustively.
 
     Sums are exact (int64); only the final divisions and the relative errors are float64.

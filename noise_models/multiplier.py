@@ -143,9 +143,7 @@ class Multiplier:
         )
 
     def __setattr__(self, attribute: str, value: Any) -> None:
-        raise AttributeError(
-            f"A Multiplier cannot be changed; make a new one. Received: {attribute}={value!r}"
-        )
+        raise AttributeError(f"A Multiplier cannot be changed; make a new one. Received: {attribute}={value!r}")
 
     @cached_property
     def activation_values(self) -> np.ndarray:

@@ -184,9 +184,7 @@ def _registered(name: str, widths: tuple[int, int], signed: bool) -> Multiplier:
     entry = _REGISTERED[name]
     multiplier = entry if isinstance(entry, Multiplier) else entry(widths, signed)
     if not isinstance(multiplier, Multiplier):
-        raise ValueError(
-            f"The factory registered as {name!r} must return a Multiplier. Received: {multiplier!r}"
-        )
+        raise ValueError(f"The factory registered as {name!r} must return a Multiplier. Received: {multiplier!r}")
     found = (multiplier.activation_bits, multiplier.weight_bits)
     if found != widths or multiplier.signed != signed:
         raise ValueError(
@@ -244,7 +242,5 @@ def unregister(name: str) -> None:
         ValueError: if no multiplier was registered under this name (built-in families stay).
     """
     if name not in _REGISTERED:
-        raise ValueError(
-            f"Nothing to unregister; registered names are {sorted(_REGISTERED)}. Received: name={name!r}"
-        )
+        raise ValueError(f"Nothing to unregister; registered names are {sorted(_REGISTERED)}. Received: name={name!r}")
     del _REGISTERED[name]

@@ -50,15 +50,11 @@ def read_table(path: str | os.PathLike[str], bits: int | tuple[int, int], signed
     widths = operand_widths(bits, largest=LARGEST_TABLE_BITS)
     reader = _known_suffix(path, _READERS)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no multiplier table file at this path. Received: path={str(path)!r}"
-        )
+        raise FileNotFoundError(f"There is no multiplier table file at this path. Received: path={str(path)!r}")
     return reader(path, (2 ** widths[0], 2 ** widths[1]), bool(signed))
 
 
-def write_table(
-    path: str | os.PathLike[str], table: np.ndarray, bits: int | tuple[int, int], signed: bool
-) -> None:
+def write_table(path: str | os.PathLike[str], table: np.ndarray, bits: int | tuple[int, int], signed: bool) -> None:
     """Write a multiplier table so that `read_table` gives it back; the file is whole or not there at all.
 
     Args:
@@ -232,8 +228,7 @@ def _read_c(path: Path, shape: tuple[int, int], signed: bool) -> np.ndarray:
                 break
         if depth:
             raise ValueError(
-                f"{path} ends inside a brace initialiser; fetch the whole file. "
-                f"Received: {depth} unclosed braces"
+                f"{path} ends inside a brace initialiser; fetch the whole file. Received: {depth} unclosed braces"
             )
         body = source[match.end() : end]
         rows = [

@@ -27,10 +27,16 @@ def main() -> None:
     """
 
 
-@main.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="axtrain_demo", show_default=True)
+@main.command(short_help="The whole job on real data, in half a minute.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="axtrain_demo",
+    show_default=True,
+    help="Folder for the results.",
+)
 @click.option("--chips", type=click.IntRange(2), default=20, show_default=True, help="Chips to measure on.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything.")
 @click.option("--smoke", is_flag=True, help="A few epochs and chips, only to see that everything runs.")
 def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
     """The whole job on scikit-learn's digits: train, break, make resilient, measure, export.
@@ -44,7 +50,7 @@ def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
         run_demo(out, chips=chips, seed=seed, smoke=smoke)
 
 
-@main.command()
+@main.command(short_help="List multipliers with their errors.")
 @click.argument("name", required=False)
 @click.option("--bits", type=click.IntRange(2, 10), default=8, show_default=True, help="Operand width.")
 @click.option("--signed", is_flag=True, help="Signed operands.")
@@ -71,40 +77,54 @@ def multipliers(name: str | None, bits: int, signed: bool) -> None:
     _print_multipliers(chosen)
 
 
-@main.command()
+@main.command(short_help="Measure a saved model on many chips.")
 @click.argument("model", type=_MODEL)
 @click.option("--data", type=_MODEL, required=True, help=_DATA_HELP)
 @click.option("--hardware", type=_MODEL, help="Put the model on this hardware (JSON) first.")
 @click.option("--chips", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
-@click.option("--scale", type=float, default=1.0, show_default=True, help="Inputs are divided by this.")
+@click.option(
+    "--scale",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Inputs are divided by this.",
+)
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Also write the figures to this file.")
 def evaluate(model: Path, data: Path, hardware: Path | None, chips: int, seed: int, scale: float, report) -> None:
     """Measure MODEL (.keras) on many chips: mean, spread, worst chip."""
     with _quiet_start():
         from axtrain.training import jobs
     with _told():
-        measured = jobs.evaluate_file(model, data, hardware=hardware, chips=chips, seed=seed, scale=scale, report=report)
+        measured = jobs.evaluate_file(
+            model, data, hardware=hardware, chips=chips, seed=seed, scale=scale, report=report
+        )
     click.echo(str(measured))
 
 
-@main.command()
+@main.command(short_help="Train a saved model for hardware.")
 @click.argument("model", type=_MODEL)
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--data", type=_MODEL, required=True, help=_DATA_HELP)
 @click.option("--hardware", type=_MODEL, help="JSON from Hardware.to_json; not needed for a converted model.")
 @click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--anneal", type=click.IntRange(0), default=0, show_default=True, help="Epochs to raise the noise over.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--scale", type=float, default=1.0, show_default=True, help="Inputs are divided by this.")
-@click.option("--from-logits", is_flag=True, help="The model's output is logits, not probabilities.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of shuffling and noise.")
+@click.option(
+    "--scale",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Inputs are divided by this.",
+)
 @click.option("--mlflow", "track", is_flag=True, help="Log the run to MLflow.")
 def train(model: Path, out: Path, track: bool, **options) -> None:
     """Train MODEL (.keras) for the hardware and write it to OUT (.keras).
 
-    Labels are class numbers; the optimiser is Adam.
+    Labels are class numbers; the optimiser is Adam; the loss is the cross-entropy, of probabilities or logits
+    as the model gives them.
     """
     with _quiet_start():
         from axtrain.training import jobs
@@ -113,18 +133,19 @@ def train(model: Path, out: Path, track: bool, **options) -> None:
     click.echo(f"Wrote {out}")
 
 
-@main.command()
+@main.command(short_help="Write weights to deploy, with checksums.")
 @click.argument("model", type=_MODEL)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(model: Path, folder: Path, overwrite: bool) -> None:
     """Write MODEL (.keras, converted) to FOLDER: Keras file, integers, manifest with checksums."""
     with _quiet_start():
+        from axtrain.exporting import MANIFEST
         from axtrain.exporting import export as export_model
         from axtrain.loading import load_model
     with _told():
         written = export_model(load_model(model), folder, overwrite=overwrite)
-    for name in written.manifest["files"]:
+    for name in (*written.manifest["files"], MANIFEST):
         click.echo(f"  {written.folder / name}")
     click.echo(f"Wrote {len(written.integers)} layers to {written.folder}")
 
@@ -162,6 +183,7 @@ def _quiet_start() -> Iterator[None]:
             import logging
 
             import keras
+            import mlflow  # noqa: F401 - it sets its own log level when imported
 
             keras.ops.zeros(())  # the first tensor makes TensorFlow look for devices, and talk about them
 

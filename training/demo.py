@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from axtrain.conversion import convert
 from axtrain.energy_estimate import energy
-from axtrain.exporting import _check_target, export
+from axtrain.exporting import check_target, export
 from axtrain.files import whole_file
 from axtrain.hardware import Hardware
 from axtrain.noise_models import memories, multipliers
@@ -96,7 +96,7 @@ def run_demo(
     Raises:
         FileExistsError: where the export would go lies something that is no export.
     """
-    _check_target(folder / "export", overwrite=True)  # before a minute of training, not after
+    check_target(folder / "export", overwrite=True)  # before a minute of training, not after
     console = console or Console()
     epochs, tuning = (3, 2) if smoke else (40, 25)
     chips = min(chips, 3) if smoke else chips

@@ -13,7 +13,7 @@ from scipy import stats
 from axtrain.controls import hardware_layers, set_chip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """What `evaluate` measured.
 
@@ -117,7 +117,7 @@ def evaluate(
     Raises:
         ValueError: `chips` below 1, or `x` and `y` of different lengths.
     """
-    if not isinstance(chips, int) or chips < 1:
+    if isinstance(chips, bool) or not isinstance(chips, (int, np.integer)) or chips < 1:
         raise ValueError(f"`chips` must be an int >= 1. Received: chips={chips!r}")
     count = len(keras.tree.flatten(x)[0])
     if count != len(y):
@@ -126,7 +126,8 @@ def evaluate(
     numbers = np.random.default_rng(seed).integers(0, 1 << 31, chips)
     if not any(_is_random(layer) for layer in layers):
         numbers = numbers[:1]
-    before = [_seeds(layer) for layer in layers]
+    generators = [generator for layer in layers for generator in layer.hardware_state.generators.values()]
+    before = [keras.ops.convert_to_numpy(generator.state) for generator in generators]
     accuracies = []
     try:
         for number in _progress(numbers, verbose and len(numbers) > 1):
@@ -135,9 +136,8 @@ def evaluate(
             predicted = model.predict(x, batch_size=batch_size, verbose=0)
             accuracies.append(float(metric(y, predicted)))
     finally:
-        for layer, (chip, stream) in zip(layers, before, strict=True):
-            layer.hardware_state.chip_seed.state.assign(chip)
-            layer.hardware_state.stream.state.assign(stream)
+        for generator, state in zip(generators, before, strict=True):
+            generator.state.assign(state)
     name = getattr(metric, "__name__", type(metric).__name__)
     return Evaluation(np.resize(accuracies, chips).astype(np.float64), seed, count, name)
 
@@ -145,11 +145,6 @@ def evaluate(
 def _is_random(layer) -> bool:
     memory = layer.hardware.weight_memory
     return layer.fidelity == "gaussian" or (memory is not None and memory.rate > 0)
-
-
-def _seeds(layer):
-    state = layer.hardware_state
-    return keras.ops.convert_to_numpy(state.chip_seed.state), keras.ops.convert_to_numpy(state.stream.state)
 
 
 def _progress(numbers, shown: bool):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
 class FitProgress(keras.callbacks.Callback):
     """Shows epochs done and the last metrics on one line; use with `fit(..., verbose=0)`.
 
-    Keras tells no callback that `fit` raised, so call `fit` inside `with` this: else an error or Ctrl-C leaves
-    the line alive and the terminal without its cursor.
+    Keras tells no callback that `fit` raised, so call `fit` inside `with` this: else an error or Ctrl-C
+    leaves the line alive and the terminal without its cursor.
 
     Args:
         description: what is being trained.
@@ -29,7 +29,7 @@ class FitProgress(keras.callbacks.Callback):
             TimeElapsedColumn(),
             console=console,
         )
-        self._task = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> FitProgress:
         return self
@@ -46,7 +46,8 @@ class FitProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Advances it."""
         metrics = "  ".join(f"{key} {value:.4f}" for key, value in (logs or {}).items())
-        self._progress.update(self._task, completed=epoch + 1, metrics=metrics)
+        if self._task is not None:
+            self._progress.update(self._task, completed=epoch + 1, metrics=metrics)
 
     def on_train_end(self, logs=None) -> None:
         """Leaves the finished line on the screen."""

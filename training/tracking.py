@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from axtrain.controls import hardware_layers
+from axtrain.hardware import Hardware
 
 LOADER = "axtrain.training.pyfunc"
 
@@ -59,9 +60,7 @@ class MLflow(keras.callbacks.Callback):
     @staticmethod
     def _free_prefix() -> str:
         """MLflow's parameters cannot change, so a later fit of the same run needs names of its own."""
-        import mlflow
-
-        taken = mlflow.get_run(mlflow.active_run().info.run_id).data.params
+        taken = _run_parameters()
         candidates = ["", *(f"fit{number}." for number in range(2, len(taken) + 3))]
         return next(prefix for prefix in candidates if prefix + "epochs" not in taken)
 
@@ -87,32 +86,41 @@ def log_hardware(model: keras.Model, *, prefix: str = "") -> None:
 
     Args:
         model: a model from `convert`; a plain model logs nothing.
-        prefix: put before names where the run already holds other hardware: MLflow's parameters cannot change.
+        prefix: put before names where the run holds other hardware already: its parameters cannot change.
     """
     import mlflow
 
-    described = {}
+    described: dict[Hardware, list[str]] = {}
     for layer in hardware_layers(model):
         described.setdefault(layer.hardware, []).append(layer.name)
     if not described:
         return
-    content = [{"layers": names, "hardware": hardware.to_dict()} for hardware, names in described.items()]
+    names = ["hardware"] if len(described) == 1 else [f"hardware{number}" for number in range(len(described))]
     parameters: dict[str, Any] = {}
-    for number, hardware in enumerate(described):
-        place = "hardware." if len(described) == 1 else f"hardware{number}."
+    for name, hardware in zip(names, described, strict=True):
         memory = hardware.weight_memory
-        parameters[place + "multiplier"] = hardware.circuit.name
-        parameters[place + "activation_bits"] = hardware.activation_bits
-        parameters[place + "weight_bits"] = hardware.weight_bits
-        parameters[place + "bit_error_rate"] = 0.0 if memory is None else memory.rate
+        parameters[f"{name}.multiplier"] = hardware.circuit.name
+        parameters[f"{name}.activation_bits"] = hardware.activation_bits
+        parameters[f"{name}.weight_bits"] = hardware.weight_bits
+        parameters[f"{name}.bit_error_rate"] = 0.0 if memory is None else memory.rate
         if memory is not None and memory.voltage is not None:
-            parameters[place + "voltage"] = memory.voltage
-    logged = mlflow.get_run(mlflow.active_run().info.run_id).data.params
-    logged = {key: value for key, value in logged.items() if key.startswith("hardware")}
+            parameters[f"{name}.voltage"] = memory.voltage
+    logged = {key: value for key, value in _run_parameters().items() if key.startswith("hardware")}
     if not logged or logged == {key: str(value) for key, value in parameters.items()}:
         prefix = ""
     mlflow.log_params({prefix + key: value for key, value in parameters.items()})
-    mlflow.log_dict(content, prefix + "hardware.json")
+    for name, hardware in zip(names, described, strict=True):
+        mlflow.log_dict(hardware.to_dict(), f"{prefix}{name}.json")
+    if len(described) > 1:
+        mlflow.log_dict(dict(zip(names, described.values(), strict=True)), f"{prefix}hardware_of_layers.json")
+
+
+def _run_parameters() -> dict[str, str]:
+    """What the active run holds already."""
+    import mlflow
+
+    run = mlflow.active_run()
+    return {} if run is None else mlflow.get_run(run.info.run_id).data.params
 
 
 def log_evaluation(evaluation, name: str) -> None:
@@ -162,4 +170,3 @@ def log_model(model: keras.Model, name: str, *, example=None):
             input_example=example,
             pip_requirements=[f"axtrain=={__version__}"],
         )
-

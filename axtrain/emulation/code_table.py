@@ -9,7 +9,7 @@ operand encoding already folded in. Every engine takes one, so no engine knows a
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +30,7 @@ class CodeTable:
     products: np.ndarray
     activation_low: int
     weight_low: int
+    _digest: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         products = np.array(self.products, dtype=np.int32)

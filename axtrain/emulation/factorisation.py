@@ -135,10 +135,7 @@ def _coordinates(products: np.ndarray, basis: np.ndarray) -> np.ndarray:
 def _solve(square: np.ndarray, right: np.ndarray) -> list[list[Fraction]]:
     """Exact ``right @ inverse(square)`` in rationals, by elimination on the transposed system."""
     size = len(square)
-    system = [
-        [Fraction(int(x)) for x in line]
-        for line in np.concatenate([square.T, right.T], axis=1)
-    ]
+    system = [[Fraction(int(x)) for x in line] for line in np.concatenate([square.T, right.T], axis=1)]
     for step in range(size):
         pivot = next(i for i in range(step, size) if system[i][step])
         system[step], system[pivot] = system[pivot], system[step]
@@ -191,6 +188,6 @@ def _reduced(basis: np.ndarray) -> np.ndarray:
 
 def _projections(v: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Gram-Schmidt coefficients of row k and the squared norms of the orthogonalised rows 0 .. k."""
-    triangle = np.linalg.qr(v[: k + 1].T.astype(np.float64), mode="r")
+    triangle = np.asarray(np.linalg.qr(v[: k + 1].T.astype(np.float64), mode="r"))
     diagonal = np.diag(triangle)
     return triangle[:k, k] / diagonal[:k], diagonal**2

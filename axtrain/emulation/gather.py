@@ -94,8 +94,7 @@ def _windows(image, window, strides, dilation_rate):
     """For each tap of the window, the strided view of the image that it meets."""
     sizes = ops.shape(image)[1:-1]
     outputs = [
-        (size - (k - 1) * d - 1) // s + 1
-        for size, k, d, s in zip(sizes, window, dilation_rate, strides, strict=True)
+        (size - (k - 1) * d - 1) // s + 1 for size, k, d, s in zip(sizes, window, dilation_rate, strides, strict=True)
     ]
     for tap in np.ndindex(*window):
         view = tuple(

@@ -77,7 +77,7 @@ class LowRankEngine:
                 product = _strided(ops.depthwise_conv, image[..., r], kernel[..., r, :], strides, dilation_rate)
                 part = product if part is None else part + product
             total = _add(total, part)
-        shift = ops.reshape(self._shift(right, axes=tuple(range(len(weights.shape) - 2)) + (-2,)), (-1,))
+        shift = ops.reshape(self._shift(right, axes=(*range(len(weights.shape) - 2), -2)), (-1,))
         return total + shift
 
     def _activation_factors(self, codes):
@@ -153,8 +153,7 @@ def _tap_boxes(image_shape, kernel_shape, dilation_rate, strides, factors):
             for size, k, d, s in zip(image_shape[1:-1], window, dilation_rate, strides, strict=True)
         ]
         image = tuple(
-            slice(t * d, t * d + o * s + 1)
-            for t, d, o, s in zip(tap, dilation_rate, outputs, strides, strict=True)
+            slice(t * d, t * d + o * s + 1) for t, d, o, s in zip(tap, dilation_rate, outputs, strides, strict=True)
         )
         boxes.append((image, tuple(slice(t, t + 1) for t in tap)))
     return boxes

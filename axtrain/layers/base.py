@@ -33,11 +33,15 @@ class ApproximateLayer(keras.layers.Layer):
         hardware: a `Hardware`, its `to_dict()`, or `None` for the plain Keras layer.
         fidelity: `"exact"` or `"gaussian"`.
         engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+        calibrated: whether the activation range comes from calibration data (`convert` sets it). A layer
+            without follows its batches: a moving average in training, the batch's own before any training.
     """
 
     _summed_axes: tuple[int, ...]
+    hardware: Any  # a Hardware, or None
+    hardware_state: Any  # a HardwareState, or None where there is no hardware
 
-    def __init__(self, *args, hardware=None, fidelity="exact", engine=None, **kwargs) -> None:
+    def __init__(self, *args, hardware=None, fidelity="exact", engine=None, calibrated=False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if isinstance(hardware, dict):
             hardware = Hardware.from_dict(hardware)
@@ -51,7 +55,7 @@ class ApproximateLayer(keras.layers.Layer):
         self.hardware_state = None
         if hardware is not None:
             self._check_supported()
-            self.hardware_state = HardwareState(hardware, name=f"{self.name}_hardware")
+            self.hardware_state = HardwareState(hardware, calibrated, name=f"{self.name}_hardware")
 
     @property
     def fidelity(self) -> str:
@@ -131,7 +135,7 @@ class ApproximateLayer(keras.layers.Layer):
 
     def _gaussian(self, a: Codes, w: Codes):
         mean, variance = self.hardware_state.error_of_sum(self._float_product, a, w)
-        noise = keras.random.normal(ops.shape(variance), seed=self.hardware_state.stream)
+        noise = keras.random.normal(ops.shape(variance), seed=self.hardware_state.noise)
         bias = ops.reshape(ops.sum(mean, axis=self._summed_axes), (-1,))
         error = a.scale * ops.reshape(w.scale, (-1,)) * (bias + ops.sqrt(variance) * noise)
         return self._float_product(a.real, w.real) + ops.stop_gradient(error)
@@ -152,5 +156,8 @@ class ApproximateLayer(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The Keras layer's configuration and the hardware as plain data."""
         config = super().get_config()
-        hardware = None if self.hardware is None else self.hardware.to_dict()
-        return {**config, "hardware": hardware, "fidelity": self.fidelity, "engine": self.engine}
+        played = {"hardware": None, "fidelity": self.fidelity, "engine": self.engine, "calibrated": False}
+        if self.hardware is not None:
+            played["hardware"] = self.hardware.to_dict()
+            played["calibrated"] = self.hardware_state.calibrated
+        return {**config, **played}

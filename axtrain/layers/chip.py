@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 
 class ChipSeed(keras.random.SeedGenerator):
@@ -12,6 +13,32 @@ class ChipSeed(keras.random.SeedGenerator):
         """The current state, not advanced."""
         return self.state.value * 1
 
-    def assign(self, chip: int, stream: int) -> None:
-        """Makes this the seed of chip `chip`; `stream` tells the chip's parts apart."""
-        self.state.assign([chip, stream])
+
+class NoiseStream(keras.random.SeedGenerator):
+    """Numbers for noise that belongs to single activations.
+
+    Replicas of one model share their seeds. That is right for a memory, which is one chip's, and wrong for
+    the activations, which are each replica's own: so the replica is folded in here.
+    """
+
+    def next(self, ordered=True):
+        """The next state, of this replica."""
+        seed = super().next(ordered)
+        replica = _replica()
+        if replica is None:
+            return seed
+        # The odd constant (2^32 over the golden ratio) sends neighbouring replicas far apart.
+        fold = ops.cast(replica, seed.dtype) * ops.cast(0x9E3779B1 >> 1, seed.dtype)
+        return seed + ops.stack([fold, ops.zeros_like(fold)])
+
+
+def _replica():
+    """Which replica this is, or `None` outside of `tf.distribute`."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    return context.replica_id_in_sync_group

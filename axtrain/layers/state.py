@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from axtrain.hardware import Hardware
-from axtrain.layers.chip import ChipSeed
+from axtrain.layers.chip import ChipSeed, NoiseStream
 from axtrain.layers.statistics import ErrorStatistics, Observer, fit_statistics
 from axtrain.quantisers import (
     Codes,
@@ -34,14 +34,17 @@ class HardwareState(keras.layers.Layer):
 
     Args:
         hardware: the description.
+        calibrated: whether the range comes from calibration data. Until then it follows the batches.
         kwargs: as for `keras.layers.Layer`.
     """
 
-    def __init__(self, hardware: Hardware, **kwargs) -> None:
+    def __init__(self, hardware: Hardware, calibrated: bool = False, **kwargs) -> None:
         super().__init__(autocast=False, dtype="float32", **kwargs)
         self.hardware = hardware
+        self.calibrated = calibrated
         self.chip_seed = ChipSeed(seed=0)
         self.stream = keras.random.SeedGenerator(seed=0)
+        self.noise = NoiseStream(seed=0)
         self.observer: Observer | None = None
 
     def build(self, input_shape=None) -> None:
@@ -61,20 +64,29 @@ class HardwareState(keras.layers.Layer):
             initializer = keras.initializers.Constant(value)
             # The parent's mixed precision would otherwise read the ranges in 8 significant bits.
             variable = self.add_weight(
-                name=name, shape=shape, initializer=initializer, trainable=False, autocast=False
+                name=name,
+                shape=shape,
+                initializer=initializer,
+                trainable=False,
+                autocast=False,
+                aggregation="mean",  # replicas that follow their own batches agree on the mean range
             )
             setattr(self, name, variable)
         self.built = True
 
+    @property
+    def follows_batches(self) -> bool:
+        """Whether the activation range is a moving average of the batches' own; static."""
+        return not self.calibrated or self.hardware.quantisation.activation_range == "moving_average"
+
     def quantise_activations(self, x, training: bool) -> Codes:
         """Codes of a float32 tensor of any shape, under the calibrated (or moving) range."""
-        low, high = self.low.value, self.high.value
-        if self.hardware.quantisation.activation_range == "moving_average":
-            low, high = self._moving_range(x, training)
+        low, high = self._moving_range(x, training) if self.follows_batches else (self.low.value, self.high.value)
         code_low, code_high = self.hardware.activation_codes
         if self.hardware.activations == "symmetric":
             return quantise(x, symmetric_scale(low, high, code_high), ops.zeros(()), code_low, code_high)
-        return quantise(x, *affine_parameters(low, high, code_low, code_high), code_low, code_high)
+        scale, zero_point = affine_parameters(low, high, code_low, code_high)
+        return quantise(x, scale, zero_point, code_low, code_high)
 
     def _moving_range(self, x, training: bool):
         batch_low, batch_high = ops.min(x), ops.max(x)
@@ -125,9 +137,7 @@ class HardwareState(keras.layers.Layer):
         method = "minmax" if quantisation.activation_range == "moving_average" else quantisation.activation_range
         symmetric = self.hardware.activations == "symmetric"
         low, high = calibrated_range(samples, method=method, percentile=quantisation.percentile, symmetric=symmetric)
-        self.low.assign(low)
-        self.high.assign(high)
-        self.seen.assign(_SEEN)
+        self.set_range(low, high)
         activations = self.quantise_activations(ops.convert_to_tensor(samples), training=False)
         weights = quantise_weights(kernel, self.hardware.weight_bits, axes)
         statistics = fit_statistics(
@@ -136,6 +146,13 @@ class HardwareState(keras.layers.Layer):
             ops.convert_to_numpy(weights.codes),
         )
         self._set_statistics(statistics)
+
+    def set_range(self, low: float, high: float) -> None:
+        """Fixes the activation range (or, for a moving average, where it starts)."""
+        self.low.assign(low)
+        self.high.assign(high)
+        self.seen.assign(_SEEN)
+        self.calibrated = True
 
     def _set_statistics(self, statistics: ErrorStatistics) -> None:
         self.mean_given_weight.assign(statistics.mean_given_weight)
@@ -147,22 +164,27 @@ class HardwareState(keras.layers.Layer):
         """Variables by name, and the seeds' states, which Keras would leave out."""
         for variable in self._own_variables():
             store[variable.name] = ops.convert_to_numpy(variable)
-        store["chip_seed"] = ops.convert_to_numpy(self.chip_seed.state)
-        store["stream"] = ops.convert_to_numpy(self.stream.state)
+        for name, generator in self.generators.items():
+            store[name] = ops.convert_to_numpy(generator.state)
 
     def load_own_variables(self, store) -> None:
         """Reads what `save_own_variables` wrote."""
         for variable in self._own_variables():
             variable.assign(store[variable.name])
-        self.chip_seed.state.assign(store["chip_seed"])
-        self.stream.state.assign(store["stream"])
+        for name, generator in self.generators.items():
+            generator.state.assign(store[name])
+
+    @property
+    def generators(self) -> dict[str, keras.random.SeedGenerator]:
+        """Every seed: the chip's cells, the stream of a memory's random faults, the noise of activations."""
+        return {"chip_seed": self.chip_seed, "stream": self.stream, "noise": self.noise}
 
     def _own_variables(self):
         return self._non_trainable_variables
 
     def get_config(self):
         """The hardware as plain data."""
-        return {"name": self.name, "hardware": self.hardware.to_dict()}
+        return {"name": self.name, "hardware": self.hardware.to_dict(), "calibrated": self.calibrated}
 
     @classmethod
     def from_config(cls, config):

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in process with click's runner, and where imports matter in a new one."""
+"""The command line as a user meets it: in process by click's runner, where imports matter in a new one."""
 
 import json
 import os
@@ -165,7 +165,9 @@ def test_multipliers_that_are_none(tmp_path):
 
 
 def test_evaluate_writes_what_it_prints(files):
-    text = fine("evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", "out/r.json")
+    text = fine(
+        "evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", "out/r.json"
+    )
     report = json.loads((files / "out" / "r.json").read_text())
     x, y = load_split("data.npz", "test", 255)
     measured = ax.evaluate(ax.load_model("noisy.keras"), x, y, chips=3, verbose=False)
@@ -176,7 +178,18 @@ def test_evaluate_writes_what_it_prints(files):
 
 def test_evaluate_takes_the_seed(files):
     for seed, name in ((4, "a.json"), (4, "b.json"), (5, "c.json")):
-        command = ("evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", name)
+        command = (
+            "evaluate",
+            "noisy.keras",
+            "--data",
+            "data.npz",
+            "--chips",
+            3,
+            "--scale",
+            255,
+            "--json",
+            name,
+        )
         fine(*command, "--seed", seed)
     first, again, other = (json.loads((files / f"{name}.json").read_text())["accuracies"] for name in "abc")
     assert first == again != other
@@ -197,7 +210,18 @@ def test_evaluate_puts_a_plain_model_on_hardware(files):
 
 
 def train(*arguments):
-    return ("train", "model.keras", "out.keras", "--data", "data.npz", "--epochs", 2, "--scale", 255, *arguments)
+    return (
+        "train",
+        "model.keras",
+        "out.keras",
+        "--data",
+        "data.npz",
+        "--epochs",
+        2,
+        "--scale",
+        255,
+        *arguments,
+    )
 
 
 def test_train_with_anneal_and_mlflow(files, store):
@@ -217,8 +241,22 @@ def test_train_with_anneal_and_mlflow(files, store):
 
 def test_train_again_with_the_same_seed_gives_the_same_weights(files):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        fine("train", "noisy.keras", f"{name}.keras", "--data", "data.npz", "--epochs", 1, "--scale", 255, "--seed", seed)
-    first, again, other = (ax.load_model(f"{name}.keras").get_layer("hidden").kernel.numpy() for name in "abc")
+        fine(
+            "train",
+            "noisy.keras",
+            f"{name}.keras",
+            "--data",
+            "data.npz",
+            "--epochs",
+            1,
+            "--scale",
+            255,
+            "--seed",
+            seed,
+        )
+    first, again, other = (
+        ax.load_model(f"{name}.keras").get_layer("hidden").kernel.numpy() for name in "abc"
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -306,7 +344,11 @@ def test_samples_of_another_shape(files):
 
 def test_broken_hardware(files):
     command = ("evaluate", "model.keras", "--data", "data.npz", "--hardware")
-    for name, content in (("half.json", '{"format": '), ("list.json", "[1]"), ("other.json", '{"format": "x"}')):
+    for name, content in (
+        ("half.json", '{"format": '),
+        ("list.json", "[1]"),
+        ("other.json", '{"format": "x"}'),
+    ):
         (files / name).write_text(content)
         assert refused(*command, name)
     assert "Not a JSON file: half.json" in refused(*command, "half.json")

@@ -39,7 +39,9 @@ def store(smoke):
 
 def rows(text):
     """Cells of the table's rows."""
-    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")]
+    cells = [
+        [cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")
+    ]
     return {(name, where): figures for name, where, *figures in cells}
 
 
@@ -48,7 +50,11 @@ def test_it_ends_well_and_silently(smoke):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert {path.name for path in folder.iterdir()} == {"axtrain_demo", "mlflow.db", "mlruns"}
-    assert {path.name for path in (folder / "axtrain_demo").iterdir()} == {"export", "chips.png", "hardware.json"}
+    assert {path.name for path in (folder / "axtrain_demo").iterdir()} == {
+        "export",
+        "chips.png",
+        "hardware.json",
+    }
 
 
 def test_the_lines_fit_a_terminal_of_80_columns(smoke):
@@ -143,7 +149,7 @@ def test_training_for_the_hardware_makes_the_network_resilient(tmp_path, monkeyp
     standard_error = np.sqrt((result.before.std**2 + result.after.std**2) / n)
     with capsys.disabled():
         print(json.dumps({"clean": result.clean, "before": str(result.before), "after": str(result.after)}, indent=1))
-        print(f"gain {gain:.4f} = {gain / standard_error:.1f} standard errors; energy saving {result.saving:.3f}")
+        print(f"gain {gain:.4f} = {gain / standard_error:.1f} standard errors; energy {result.saving:.3f}")
     assert gain > 5 * standard_error
     assert result.after.worst > result.before.worst
     assert result.clean > 0.95

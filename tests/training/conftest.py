@@ -1,4 +1,4 @@
-"""What the tests of the top floor share: a small network, unreliable hardware, an MLflow store in a temporary folder."""
+"""What the tests of the top floor share: a small network, unreliable hardware, an MLflow store."""
 
 import keras
 import mlflow

@@ -17,14 +17,18 @@ class Seen(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if batch == 1:
-            self.strengths.append([float(layer.hardware_state.noise_strength) for layer in hardware_layers(self.model)])
+            self.strengths.append(
+                [float(layer.hardware_state.noise_strength) for layer in hardware_layers(self.model)]
+            )
 
 
 def strengths(model):
     return [float(layer.hardware_state.noise_strength) for layer in hardware_layers(model)]
 
 
-def fit(model, data, epochs, *callbacks, loss="sparse_categorical_crossentropy", learning_rate=1e-3, **kwargs):
+def fit(
+    model, data, epochs, *callbacks, loss="sparse_categorical_crossentropy", learning_rate=1e-3, **kwargs
+):
     model.compile(keras.optimizers.SGD(learning_rate), loss)
     return model.fit(*data, epochs=epochs, batch_size=32, verbose=0, callbacks=list(callbacks), **kwargs)
 
@@ -56,7 +60,7 @@ def test_a_resumed_fit_goes_on_where_the_schedule_was(make_noisy, data):
 
 
 def test_the_compiled_graph_follows_without_a_new_trace(make_noisy, data):
-    """At learning rate 0 the loss shows the noise alone: that of the clean memory at strength 0, another at 1."""
+    """At learning rate 0 the loss shows the noise alone: a clean memory's at strength 0, another at 1."""
     traces = []
 
     def loss(y_true, y_pred):
@@ -93,7 +97,7 @@ def test_not_a_schedule(schedule):
 
 def test_a_model_without_a_faulty_memory(network, make_noisy, data):
     for model in (network, make_noisy(None)):
-        with pytest.raises(ValueError, match="no noise to schedule.*'small'"):
+        with pytest.raises(ValueError, match=r"no noise to schedule.*'small'"):
             fit(model, data, 1, ax.callbacks.NoiseSchedule(2))
 
 

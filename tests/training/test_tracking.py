@@ -21,7 +21,9 @@ drum4, drum6 = (ax.Hardware(multiplier=ax.multipliers.get(name)) for name in ("d
 def fit(model, data, callback, epochs=2, *others):
     model.compile(keras.optimizers.Adam(0.002), "sparse_categorical_crossentropy", metrics=["accuracy"])
     callbacks = [callback, *others]
-    return model.fit(*data, epochs=epochs, batch_size=50, verbose=0, validation_data=data, callbacks=callbacks).history
+    return model.fit(
+        *data, epochs=epochs, batch_size=50, verbose=0, validation_data=data, callbacks=callbacks
+    ).history
 
 
 def runs(experiment, filter_string=""):
@@ -107,10 +109,12 @@ def test_hardware_is_written_whole_and_searchable(experiment, network, data):
     assert run.info.run_name == "drum"
     assert run.data.params["hardware.voltage"] == "0.56"
     assert float(run.data.params["hardware.bit_error_rate"]) == memory.rate
-    assert (run.data.params["hardware.activation_bits"], run.data.params["hardware.weight_bits"]) == ("8", "8")
-    (entry,) = artifact(run, "hardware.json")
-    assert entry["layers"] == ["hidden", "classes"]
-    assert ax.Hardware.from_dict(entry["hardware"]) == hardware
+    assert (run.data.params["hardware.activation_bits"], run.data.params["hardware.weight_bits"]) == (
+        "8",
+        "8",
+    )
+    entry = artifact(run, "hardware.json")
+    assert ax.Hardware.from_dict(entry) == hardware
 
     (other,) = runs(experiment, "params.`hardware.multiplier` = 'drum6'")
     assert other.data.params["hardware.bit_error_rate"] == "0.0"
@@ -123,9 +127,9 @@ def test_several_hardware_in_one_model(experiment, network, data):
     (run,) = runs(experiment)
     assert run.data.params["hardware0.multiplier"] == "drum4"
     assert run.data.params["hardware1.multiplier"] == "drum6"
-    described = artifact(run, "hardware.json")
-    assert [entry["layers"] for entry in described] == [["hidden"], ["classes"]]
-    assert [ax.Hardware.from_dict(entry["hardware"]) for entry in described] == [drum4, drum6]
+    described = [artifact(run, f"hardware{number}.json") for number in (0, 1)]
+    assert artifact(run, "hardware_of_layers.json") == {"hardware0": ["hidden"], "hardware1": ["classes"]}
+    assert [ax.Hardware.from_dict(entry) for entry in described] == [drum4, drum6]
 
 
 def test_the_same_hardware_twice_in_one_run(experiment, network, data):
@@ -147,7 +151,7 @@ def test_other_hardware_in_the_second_fit_of_a_run(experiment, network, data):
     assert run.data.params["hardware.multiplier"] == "drum4"
     assert run.data.params["fit2.hardware.multiplier"] == "drum6"
     names = ("hardware.json", "fit2.hardware.json")
-    written = [ax.Hardware.from_dict(artifact(run, name)[0]["hardware"]) for name in names]
+    written = [ax.Hardware.from_dict(artifact(run, name)) for name in names]
     assert written == [drum4, drum6]
 
 
@@ -201,7 +205,9 @@ def test_a_logged_model_predicts_the_same_in_a_fresh_process(experiment, noisy, 
 
     np.save(tmp_path / "x.npy", x)
     arguments = [mlflow.get_tracking_uri(), info.model_uri, str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
-    fresh = subprocess.run([sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
     assert fresh.returncode == 0, fresh.stderr
     assert fresh.stdout.split("\n")[:2] == ["(-1, 6)", "(2, 6)"]
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)

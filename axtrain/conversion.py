@@ -75,6 +75,11 @@ def convert(
     chosen = _hardware_for_layers(model, hardware, overrides or {})
     if calibration is not None:
         _check_finite(calibration)
+    elif fidelity == "gaussian":
+        raise ValueError(
+            "The gaussian fidelity is fitted to calibration data; give calibration=x_train[:512]. "
+            "Received: fidelity='gaussian', calibration=None"
+        )
     converted = keras.models.clone_model(
         model, clone_function=lambda layer: _converted(layer, chosen, fidelity, engine), recursive=True
     )
@@ -141,7 +146,7 @@ def _converted(layer, chosen, fidelity, engine):
     """The clone of one layer: approximate where it can be and is wanted, else the layer again."""
     hardware = chosen.get(layer.name)
     if hardware is None or _obstacle(layer) is not None:
-        return layer.__class__.from_config(layer.get_config())
+        return _stripped(layer)
     config = layer.get_config()
     kind = type(layer) if isinstance(layer, ApproximateLayer) else _APPROXIMATE[type(layer)]
     played = {"hardware": hardware.to_dict(), "fidelity": fidelity, "engine": engine, "calibrated": False}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import keras
 from keras import ops
 
-from axtrain.emulation.selection import engine_for
 from axtrain.energy_estimate import EnergyEstimate, energy
 from axtrain.layers import ApproximateLayer
 from axtrain.model_walk import all_layers
@@ -130,7 +129,7 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         kind=type(layer).__name__,
         multiplier=hardware.circuit.name,
         mean_relative_error=hardware.circuit.metrics().mre,
-        engine=_engine_in_words(engine_for(hardware.code_table, layer.engine)),
+        engine=_engine_in_words(layer.chosen_engine),
         fidelity=layer.fidelity,
         activations=f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), range from {range_of}",
         activation_range=(float(ops.convert_to_numpy(state.low)), float(ops.convert_to_numpy(state.high))),

@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
-import numpy as np
 from keras import ops
 
+from . import random_numbers
 from .encodings import MAX_BITS
 
 BLOCK_BITS = 2**24 - 1
@@ -61,26 +60,6 @@ def _layout(shape: Any, bits: int, max_rate: float, block_bits: int) -> tuple[An
     return words, rows, per_row, ops.minimum(slots, per_row * bits)
 
 
-def _uniform(shape: Any, seed: Any) -> Any:
-    """Multiples of 2^-23 in [0, 1), float32: the same numbers in eager mode, under XLA and on a GPU.
-
-    `keras.random.uniform` leaves TensorFlow the choice of the algorithm, and XLA chooses another one: a chip
-    would have other faulty cells when trained under `jit_compile` than when evaluated eagerly.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return keras.random.uniform(shape, seed=seed, dtype="float32")
-    import tensorflow as tf
-
-    if isinstance(seed, keras.random.SeedGenerator):
-        # XLA wants int32, the generator's state is int64 (as in Keras's own TensorFlow backend).
-        state = tf.cast(tf.math.floormod(seed.next(), tf.int32.max - 1), "int32")
-    elif isinstance(seed, (int, np.integer)):
-        state = tf.constant([(int(seed) & 0xFFFFFFFF ^ 0x80000000) - 0x80000000, 0], "int32")
-    else:
-        raise ValueError(f"`seed` must be an integer or a SeedGenerator. Received: seed={seed!r}")
-    return tf.random.stateless_uniform(shape, state, dtype="float32", alg="philox")
-
-
 def _slots(
     shape: Any, bits: int, rate: Any, seed: Any, max_rate: float, block_bits: int, choices: bool
 ) -> tuple[Any, Any, Any, Any]:
@@ -90,7 +69,7 @@ def _slots(
     # One call for all draws: two calls with an integer seed would return the same numbers, and then a cell's
     # stuck value would depend on its distance from the last faulty cell. Gaps come first, so that they are
     # the same whether or not the faults are thinned.
-    draws = _uniform((1 + choices + thinned, rows, slots), seed)
+    draws = random_numbers.uniform((1 + choices + thinned, rows, slots), seed)
     # The middle of each cell of 2^-23 is neither 0 nor 1; at U = 1 the gap would be 1 with probability 2^-23
     # however small the rate. The logarithm is taken in float64: in float32 the eager and the compiled one
     # differ in the last digit, which moves a gap of 10^4 by one about once in 10^3, and all cells after it.

@@ -42,7 +42,8 @@ def matmul(a_codes, b_codes, multiplier: Multiplier, engine: str | None = None):
             "matmul needs codes of shapes (..., K) and (K, N) with the same K. "
             f"Received: {tuple(a_codes.shape)} and {tuple(b_codes.shape)}"
         )
-    return engine_for(table, engine).matmul(a_codes, b_codes)
+    chosen = engine_for(table, engine, operation="dense", terms=b_codes.shape[0])
+    return chosen.matmul(a_codes, b_codes)
 
 
 def conv2d(
@@ -77,7 +78,9 @@ def conv2d(
             "conv2d needs codes of shapes (B, H, W, C) and (kh, kw, C, N) with the same C. "
             f"Received: {tuple(a_codes.shape)} and {tuple(b_codes.shape)}"
         )
-    return engine_for(CodeTable.plain(multiplier), engine).conv(a_codes, b_codes, *options)
+    terms = int(np.prod(b_codes.shape[:-1]))
+    chosen = engine_for(CodeTable.plain(multiplier), engine, operation="conv", terms=terms)
+    return chosen.conv(a_codes, b_codes, *options)
 
 
 def depthwise_conv2d(
@@ -104,7 +107,9 @@ def depthwise_conv2d(
             "depthwise_conv2d needs codes of shapes (B, H, W, C) and (kh, kw, C, multiplier) with the same C. "
             f"Received: {tuple(a_codes.shape)} and {tuple(b_codes.shape)}"
         )
-    return engine_for(CodeTable.plain(multiplier), engine).depthwise_conv(a_codes, b_codes, *options)
+    terms = int(np.prod(b_codes.shape[:2]))
+    chosen = engine_for(CodeTable.plain(multiplier), engine, operation="depthwise", terms=terms)
+    return chosen.depthwise_conv(a_codes, b_codes, *options)
 
 
 def pad_same(codes, window, strides, dilation_rate, zero_point):

@@ -12,18 +12,32 @@ from axtrain.emulation.gather import GatherEngine
 from axtrain.emulation.low_rank import LowRankEngine
 
 ENGINES = {"low_rank": LowRankEngine, "gather": GatherEngine}
-# Above this rank one look-up per product is cheaper than r products (measured: benchmarks/emulation.py).
-MAX_RANK = {"cpu": 24, "accelerator": 48}
-# A factor pair that float32 sums for fewer terms than this would be cut into too many parts to pay.
-MIN_EXACT_TERMS = 32
+# What one look-up per product costs, as a multiple of the float32 operation; a table of rank r costs about r.
+# Measured on 2 CPU cores (benchmarks/emulation.py): dense 8.5 to 11.7, convolution 19 to 24. Accelerators multiply
+# relatively faster; their figures are chosen here.
+LOOK_UP_COST = {
+    "cpu": {"dense": 12, "conv": 20, "depthwise": 20},
+    "accelerator": {"dense": 48, "conv": 48, "depthwise": 48},
+}
+# Parts of fewer terms than this would spend more on adding int32 than on multiplying (chosen here).
+MIN_PART = 32
 
 
-def engine_for(table: CodeTable, engine: str | None = None, *, device: str | None = None):
+def engine_for(
+    table: CodeTable,
+    engine: str | None = None,
+    *,
+    operation: str = "conv",
+    terms: int | None = None,
+    device: str | None = None,
+):
     """The engine that plays `table`.
 
     Args:
         table: the products over the codes in use.
         engine: `"low_rank"` or `"gather"` to force one; `None` chooses.
+        operation: `"dense"`, `"conv"` or `"depthwise"`: look-ups cost each differently.
+        terms: how many products one output sums; `None` is many.
         device: `"cpu"` or `"accelerator"`; `None` asks Keras.
 
     Returns:
@@ -33,7 +47,7 @@ def engine_for(table: CodeTable, engine: str | None = None, *, device: str | Non
         ValueError: an unknown engine, or `"low_rank"` forced on a table whose factors are too large.
     """
     if engine is None:
-        return _engine(_choose(table, device or _device()), table)
+        return _engine(_choose(table, operation, terms, device or _device()), table)
     if engine not in ENGINES:
         raise ValueError(f"Unknown engine. Known: {sorted(ENGINES)}, or None to choose. Received: engine={engine!r}")
     if engine == "low_rank" and factorise(table).exact_terms < 1:
@@ -44,13 +58,15 @@ def engine_for(table: CodeTable, engine: str | None = None, *, device: str | Non
     return _engine(engine, table)
 
 
-def _choose(table: CodeTable, device: str) -> str:
-    if exact_rank(table) > MAX_RANK[device]:
+def _choose(table: CodeTable, operation: str, terms: int | None, device: str) -> str:
+    if exact_rank(table) > LOOK_UP_COST[device][operation]:
         return "gather"
     try:
-        return "low_rank" if factorise(table).exact_terms >= MIN_EXACT_TERMS else "gather"
+        exact_terms = factorise(table).exact_terms
     except ArithmeticError:
         return "gather"
+    # Float32 sums must reach a useful length before they are cut, unless they need no cut at all.
+    return "low_rank" if exact_terms >= min(MIN_PART, terms or MIN_PART) else "gather"
 
 
 @lru_cache(maxsize=64)

@@ -38,6 +38,7 @@ class ApproximateLayer(keras.layers.Layer):
     """
 
     _summed_axes: tuple[int, ...]
+    _operation = "conv"
     hardware: Any  # a Hardware, or None
     hardware_state: Any  # a HardwareState, or None where there is no hardware
 
@@ -89,13 +90,14 @@ class ApproximateLayer(keras.layers.Layer):
         """The layer on its hardware; the plain Keras layer without one or while calibration data passes."""
         if self.hardware is None:
             return super().call(inputs)
+        inputs, kernel, training = ops.cast(inputs, "float32"), ops.convert_to_tensor(self.kernel), bool(training)
         if self.hardware_state.observer is not None:
             self.hardware_state.observer.add(ops.convert_to_numpy(inputs))
-            return super().call(inputs)
-        training = bool(training)
-        a = self.hardware_state.quantise_activations(ops.cast(inputs, "float32"), training)
-        w = self.hardware_state.read_weights(ops.convert_to_tensor(self.kernel), self._summed_axes, training)
-        outputs = self._exact(a, w) if self.fidelity == "exact" else self._gaussian(a, w)
+            outputs = self._float_product(inputs, kernel)
+        else:
+            a = self.hardware_state.quantise_activations(inputs, training)
+            w = self.hardware_state.read_weights(kernel, self._summed_axes, training)
+            outputs = self._exact(a, w) if self.fidelity == "exact" else self._gaussian(a, w)
         if self.use_bias:
             outputs = outputs + self.bias
         outputs = ops.cast(outputs, self.compute_dtype)
@@ -120,8 +122,7 @@ class ApproximateLayer(keras.layers.Layer):
         return self._accumulate(a, w)
 
     def _accumulate(self, a: Codes, w: Codes):
-        engine = engine_for(self.hardware.code_table, self.engine)
-        sums = self._code_product(engine, a.codes, w.codes, a.zero_point)
+        sums = self._code_product(self.chosen_engine, a.codes, w.codes, a.zero_point)
         if self.hardware.activations == "symmetric":
             return sums
         weight_sums = ops.reshape(ops.sum(ops.cast(w.codes, "int32"), axis=self._summed_axes), (-1,))
@@ -134,6 +135,11 @@ class ApproximateLayer(keras.layers.Layer):
         )
 
     def _gaussian(self, a: Codes, w: Codes):
+        if not self.hardware_state.calibrated:
+            raise ValueError(
+                "The gaussian fidelity is fitted to calibration data; use axtrain.convert with calibration=... "
+                f"Received: layer {self.name!r}, never calibrated"
+            )
         mean, variance = self.hardware_state.error_of_sum(self._float_product, a, w)
         noise = keras.random.normal(ops.shape(variance), seed=self.hardware_state.noise)
         bias = ops.reshape(ops.sum(mean, axis=self._summed_axes), (-1,))
@@ -147,6 +153,13 @@ class ApproximateLayer(keras.layers.Layer):
     def _code_product(self, engine, a_codes, w_codes, zero_point) -> Any:
         """int32 sums of the engine's products, padded with the zero-point code."""
         raise NotImplementedError(f"{type(self).__name__} must say how its product looks in codes")
+
+    @property
+    def chosen_engine(self):
+        """The engine that plays this layer's table, for its operation and size."""
+        return engine_for(
+            self.hardware.code_table, self.engine, operation=self._operation, terms=self.multiplications_per_output
+        )
 
     @property
     def multiplications_per_output(self) -> int:

@@ -88,6 +88,7 @@ class ApproxDepthwiseConv2D(_Convolution, keras.layers.DepthwiseConv2D):
     """
 
     _summed_axes = (0, 1)
+    _operation = "depthwise"
 
     def _float_product(self, a, w):
         return ops.depthwise_conv(

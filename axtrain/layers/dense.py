@@ -33,6 +33,7 @@ class ApproxDense(ApproximateLayer, keras.layers.Dense):
     """
 
     _summed_axes = (0,)
+    _operation = "dense"
 
     def _float_product(self, a, w):
         return ops.matmul(a, w)

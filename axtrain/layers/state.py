@@ -132,7 +132,13 @@ class HardwareState(keras.layers.Layer):
         return mean, ops.maximum(variance, 0.0)
 
     def calibrate(self, samples: np.ndarray, kernel, axes: tuple[int, ...]) -> None:
-        """Sets the activation range and fits the error statistics to samples of the layer's input."""
+        """Sets the activation range and fits the error statistics to samples of the layer's input.
+
+        Raises:
+            ValueError: samples or a kernel that are not finite.
+        """
+        if not np.isfinite(ops.convert_to_numpy(kernel)).all():
+            raise ValueError("Its kernel is not finite; load or train the weights again. Received: NaN or infinity")
         quantisation = self.hardware.quantisation
         method = "minmax" if quantisation.activation_range == "moving_average" else quantisation.activation_range
         symmetric = self.hardware.activations == "symmetric"

@@ -93,7 +93,9 @@ def layer_accumulator(layer, x):
     w_scale = np.where(w_scale > 0, w_scale, np.float32(1))
     w = np.round(kernel / w_scale).astype(int)
     table = contribution_table(
-        hardware.circuit, range(first, last + 1), range(-limit, limit + 1),
+        hardware.circuit,
+        range(first, last + 1),
+        range(-limit, limit + 1),
         hardware.operand_encodings,
     )
     sums = _layer_sums(layer, a - first, w + limit, table, zero_point - first)

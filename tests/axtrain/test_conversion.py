@@ -14,6 +14,7 @@ from axtrain.model_walk import all_layers
 HARDWARE = ax.Hardware(multiplier=ax.multipliers.get("drum4"))
 
 
+@keras.saving.register_keras_serializable("axtrain_tests")
 class CountingModel(keras.Model):
     """A Functional model with behaviour of its own."""
 
@@ -65,14 +66,21 @@ def shared_layer():
 
 def two_inputs(as_dict):
     left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
-    x = layers.Concatenate(name="join")([layers.Dense(3, name="dense_left")(left), layers.Dense(2, name="dense_right")(right)])
+    x = layers.Concatenate(name="join")(
+        [layers.Dense(3, name="dense_left")(left), layers.Dense(2, name="dense_right")(right)]
+    )
     inputs = {"left": left, "right": right} if as_dict else [left, right]
     return keras.Model(inputs, layers.Dense(2, name="head")(x), name="two_inputs")
 
 
 def conv1d():
     return keras.Sequential(
-        [keras.Input((8, 2)), layers.Conv1D(3, 3, padding="causal", name="conv"), layers.Flatten(), layers.Dense(1, name="head")]
+        [
+            keras.Input((8, 2)),
+            layers.Conv1D(3, 3, padding="causal", name="conv"),
+            layers.Flatten(),
+            layers.Dense(1, name="head"),
+        ]
     )
 
 
@@ -89,10 +97,15 @@ MODELS = {
 every_model = pytest.mark.parametrize("case", MODELS)
 
 
+def inputs_of(model):
+    """A Sequential model has no `input` of its own."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
 def data(model, count=24, seed=0):
     rng = np.random.default_rng(seed)
     return keras.tree.map_structure(
-        lambda tensor: rng.normal(size=(count, *tensor.shape[1:])).astype(np.float32), model.input
+        lambda tensor: rng.normal(size=(count, *tensor.shape[1:])).astype(np.float32), inputs_of(model)
     )
 
 
@@ -103,7 +116,10 @@ def trained(case):
     rng = np.random.default_rng(2)
     for weight in model.weights:
         if weight.dtype == "float32":
-            weight.assign(rng.uniform(0.1, 0.9, weight.shape) * rng.choice([1, 1, -1] if "variance" not in weight.path else [1], weight.shape))
+            weight.assign(
+                rng.uniform(0.1, 0.9, weight.shape)
+                * rng.choice([1, 1, -1] if "variance" not in weight.path else [1], weight.shape)
+            )
     return model
 
 
@@ -132,8 +148,9 @@ def test_names_weights_and_structure_are_kept(case):
     assert noisy is not model
     assert noisy.name == model.name
     assert [layer.name for layer in all_layers(noisy)] == [layer.name for layer in all_layers(model)]
-    names = keras.tree.map_structure(lambda tensor: tensor.name, model.input)
-    assert keras.tree.map_structure(lambda tensor: tensor.name, noisy.input) == names
+    if not isinstance(model, keras.Sequential):  # Keras renames the unnamed input of a Sequential model itself
+        names = keras.tree.map_structure(lambda tensor: tensor.name, model.input)
+        assert keras.tree.map_structure(lambda tensor: tensor.name, noisy.input) == names
     assert noisy.output_shape == model.output_shape
     equal_weights(noisy, model)
     if case == "functional_subclass":
@@ -244,7 +261,7 @@ def test_ranges_come_from_each_layers_own_input():
     x = data(model, 200)
     noisy = ax.convert(model, ax.Hardware(quantisation=ax.Quantisation(percentile=99.0)), x)
     for name, before in (("conv", None), ("depthwise", "relu"), ("head", "drop")):
-        values = x if before is None else keras.Model(model.inputs, model.get_layer(before).output)(x)
+        values = x if before is None else keras.Model(model.inputs[0], model.get_layer(before).output)(x)
         low, high = np.percentile(np.asarray(values), [1, 99])
         state = noisy.get_layer(name).hardware_state
         assert (float(state.low), float(state.high)) == pytest.approx((low, high), rel=1e-4, abs=1e-5)
@@ -328,7 +345,10 @@ def with_layer(layer, shape):
 
 
 OBSTACLES = {
-    "channels_first": (with_layer(layers.DepthwiseConv2D(1, data_format="channels_first", name="odd"), (2, 4, 4)), "channels_first"),
+    "channels_first": (
+        with_layer(layers.DepthwiseConv2D(1, data_format="channels_first", name="odd"), (2, 4, 4)),
+        "channels_first",
+    ),
     "groups": (with_layer(layers.Conv2D(4, 3, groups=2, name="odd"), (4, 4, 2)), "groups=2"),
     "quantised": (quantised, "already quantised by Keras.*int8"),
     "lora": (lora, "LoRA"),
@@ -409,10 +429,16 @@ def test_empty_calibration_data_raise():
 
 def test_a_layer_that_turns_calibration_data_to_nan_is_named():
     model = keras.Sequential(
-        [keras.Input((2,)), layers.Dense(2, activation="log_softmax", name="first"), layers.Dense(1, name="second")]
+        [keras.Input((2,)), layers.Rescaling(np.inf), layers.Dense(2, name="first"), layers.Dense(1, name="second")]
     )
-    model.layers[0].kernel.assign(np.full((2, 2), np.inf))
-    with pytest.raises(ValueError, match="'second' could not be calibrated"):
+    with pytest.raises(ValueError, match="'first' could not be calibrated.*not finite"):
+        ax.convert(model, HARDWARE, np.ones((4, 2), np.float32))
+
+
+def test_a_kernel_that_is_not_finite_is_named():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2, name="first")])
+    model.layers[0].kernel.assign(np.full((2, 2), np.nan))
+    with pytest.raises(ValueError, match="'first' could not be calibrated.*kernel"):
         ax.convert(model, HARDWARE, np.ones((4, 2), np.float32))
 
 
@@ -420,12 +446,12 @@ def test_a_layer_that_turns_calibration_data_to_nan_is_named():
 def test_without_calibration_the_ranges_follow_the_batches(case):
     model = trained(case)
     x = data(model)
-    noisy = ax.convert(model, HARDWARE)
+    noisy = ax.convert(model, ax.Hardware())
     converted = list(hardware_layers(noisy))
     assert all(layer.hardware_state.follows_batches for layer in converted)
     expected = np.asarray(model(x))
     # Unseen layers take the batch's own range: usable at once, but never silently at scale 1.
-    np.testing.assert_allclose(noisy(x), expected, atol=0.35 * np.abs(expected).max())
+    np.testing.assert_allclose(noisy(x), expected, atol=0.1 * np.abs(expected).max())
     noisy.compile("sgd", "mse")
     noisy.fit(x, np.zeros((24, *model.output_shape[1:])), verbose=0)
     assert all(float(layer.hardware_state.seen) == 1 for layer in converted)
@@ -465,7 +491,7 @@ def test_conversion_under_mixed_precision(float_policy):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = trained("sequential")
     x = data(model)
-    noisy = ax.convert(model, HARDWARE, x)
+    noisy = ax.convert(model, ax.Hardware(), x)
     expected = np.asarray(model(x), dtype=np.float32)
     np.testing.assert_allclose(np.asarray(noisy(x), dtype=np.float32), expected, atol=0.3)
     assert noisy.get_layer("conv").kernel.dtype == "float32"
@@ -476,6 +502,6 @@ def test_conversion_under_mixed_precision(float_policy):
 def test_a_report_in_words():
     noisy = ax.convert(trained("functional"), HARDWARE, overrides={"conv1": None})
     text = str(noisy.conversion_report)
-    assert "2 of 7 layers run on hardware" in text
+    assert "2 of 6 layers run on hardware" in text
     assert "conv2: Conv2D -> ApproxConv2D" in text
     assert "conv1: Conv2D stays in float (kept in float by an override)" in text

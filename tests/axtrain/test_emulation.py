@@ -145,8 +145,10 @@ def test_convolution_with_channels_beyond_the_exactness_bound(channels):
     circuit = ax.multipliers.get("exact")
     a, b = np.full((1, 4, 4, channels), 255), np.full((3, 3, channels, 2), 255)
     b[..., 1] = codes((3, 3, channels))
-    equal(conv2d(a, b, circuit, engine="low_rank", padding="same", zero_point=255),
-          reference.conv2d(a, b, circuit.table, padding="same", zero_point=255))
+    equal(
+        conv2d(a, b, circuit, engine="low_rank", padding="same", zero_point=255),
+        reference.conv2d(a, b, circuit.table, padding="same", zero_point=255),
+    )
 
 
 @pytest.mark.parametrize("engine", [None, "low_rank", "gather"])
@@ -176,9 +178,7 @@ def convolutions(draw):
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     padding = draw(st.sampled_from(["valid", "same"]))
     if padding == "valid":  # the dilated window has to fit
-        dilation = tuple(
-            d if (k - 1) * d < n else 1 for k, d, n in zip(window, dilation, size, strict=True)
-        )
+        dilation = tuple(d if (k - 1) * d < n else 1 for k, d, n in zip(window, dilation, size, strict=True))
     options = {
         "strides": draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
         "padding": padding,
@@ -207,9 +207,7 @@ CIRCUITS = {
 def test_any_convolution(circuit, load, case):
     multiplier, (a, b, options) = CIRCUITS[circuit](load), case
     equal(conv2d(a, b, multiplier, **options), reference.conv2d(a, b, multiplier.table, **options))
-    equal(
-        depthwise_conv2d(a, b, multiplier, **options), reference.depthwise_conv2d(a, b, multiplier.table, **options)
-    )
+    equal(depthwise_conv2d(a, b, multiplier, **options), reference.depthwise_conv2d(a, b, multiplier.table, **options))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -313,10 +311,15 @@ def test_an_unknown_engine_raises():
 
 def test_low_ranks_are_played_by_factors_and_high_ones_by_look_ups(load):
     names = {
-        name: engine_for(CodeTable.plain(load(name)), device="cpu").name
+        name: [engine_for(CodeTable.plain(load(name)), operation=of, device="cpu").name for of in ("dense", "conv")]
         for name in ("mul8s_1KX2", "mul8u_17KS", "mul8u_L40")
     }
-    assert names == {"mul8s_1KX2": "low_rank", "mul8u_17KS": "gather", "mul8u_L40": "gather"}
+    # Ranks 5, 18 and 193: a look-up costs a dense product 12 times a float one, a convolution 20 times.
+    assert names == {
+        "mul8s_1KX2": ["low_rank", "low_rank"],
+        "mul8u_17KS": ["gather", "low_rank"],
+        "mul8u_L40": ["gather", "gather"],
+    }
 
 
 def test_a_table_of_wild_entries_still_comes_out_exactly():

@@ -68,7 +68,7 @@ def test_mean_std_and_shape_of_the_draws(circuit):
 
 
 def test_it_predicts_the_bit_exact_error(circuit):
-    """17KS, K = 400, n = 2000 inputs: bias within 2 % of its size, std within 10 % (correlations left out)."""
+    """17KS, K = 400, n = 2000 inputs: bias within 5 standard errors, std within 10 %."""
     model, x = dense(circuit)
     layer = model.layers[0]
     exact = np.asarray(layer(x))
@@ -82,7 +82,8 @@ def test_it_predicts_the_bit_exact_error(circuit):
     print("\nrms systematic / random error:", np.sqrt((exact_error.mean(0) ** 2).mean()), exact_error.std(0).mean())
     print("bias of the prediction / rms systematic:", np.abs(bias).max() / np.sqrt((exact_error.mean(0) ** 2).mean()))
     print("std ratio per channel:", ratio.round(3))
-    assert np.abs(bias).max() < 0.02 * np.sqrt((exact_error.mean(0) ** 2).mean())
+    # Both means come from n = 2000 draws of their own; the largest of 6 channels stays within 5 standard errors.
+    assert (np.abs(bias) < 5 * np.sqrt(2 / 2000) * exact_error.std(0)).all()
     assert (np.abs(ratio - 1) < 0.1).all()
 
 
@@ -123,9 +124,9 @@ def test_convolutions_follow_the_fitted_formula_inside_the_image(kind, circuit):
     state = noisy.layers[0].hardware_state
     weight = 127 - state.hardware.code_table.weight_low
     code = 100
-    scale = (float(state.high) - float(state.low)) / 255
-    zero_point = round(-float(state.low) / scale)
-    x = np.full((10, *shape), (code - zero_point) * scale, np.float32)
+    assert float(state.low) >= 0  # so the range is widened to hold 0, and the zero point is 0
+    scale = float(state.high) / 255
+    x = np.full((10, *shape), code * scale, np.float32)
     draws = np.asarray(noisy(x)).ravel()
     mean_error = taps * float(np.asarray(state.mean_given_weight)[weight])
     variance = taps * np.asarray(state.activation_variance)[code] * np.asarray(state.weight_variance)[weight]

@@ -35,8 +35,7 @@ def make(case, fidelity="exact"):
     layer.build(shape)
     rng = np.random.default_rng(0)
     layer.kernel.assign(rng.normal(size=layer.kernel.shape))
-    layer.hardware_state.low.assign(-1.0)
-    layer.hardware_state.high.assign(1.5)
+    layer.hardware_state.set_range(-1.0, 1.5)
     return layer, tf.constant(rng.normal(0.2, 1, shape), tf.float32), product
 
 
@@ -46,7 +45,9 @@ def dequantised(layer, x):
     scale = (state.high - state.low) / 255
     zero_point = tf.round(-state.low / scale)
     clipped = tf.clip_by_value(x, -zero_point * scale, (255 - zero_point) * scale)
-    a = clipped + tf.stop_gradient((tf.clip_by_value(tf.round(x / scale) + zero_point, 0, 255) - zero_point) * scale - clipped)
+    a = clipped + tf.stop_gradient(
+        (tf.clip_by_value(tf.round(x / scale) + zero_point, 0, 255) - zero_point) * scale - clipped
+    )
     kernel = tf.convert_to_tensor(layer.kernel)
     w_scale = tf.reduce_max(tf.abs(kernel), axis=layer._summed_axes, keepdims=True) / 127
     w = kernel + tf.stop_gradient(tf.round(kernel / w_scale) * w_scale - kernel)
@@ -135,7 +136,7 @@ def test_faults_in_the_memory_pass_the_gradient_to_the_clean_kernel():
     memory = ax.memories.BitErrors(rate=0.2, fault="persistent")
     layer = ax.layers.ApproxDense(3, use_bias=False, hardware=ax.Hardware(weight_memory=memory))
     layer.build((2, 5))
-    layer.hardware_state.high.assign(1.0)
+    layer.hardware_state.set_range(0.0, 1.0)
     x = tf.constant(np.random.default_rng(0).uniform(0, 1, (2, 5)), tf.float32)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x))

@@ -14,7 +14,9 @@ MEMORIES = {
     "random": ax.memories.BitErrors(rate=0.01),
     "stuck": ax.memories.BitErrors(rate=0.2, fault="stuck", encoding="sign_magnitude", share_of_ones=0.25),
     "voltage": ax.memories.NearThresholdSRAM(voltage=0.6, nominal_voltage=0.9, encoding="offset"),
-    "probit": ax.memories.NearThresholdSRAM(voltage=0.5, curve=ax.curves.ProbitCurve(mean_v=0.3, deviation_v=0.05, source="here")),
+    "probit": ax.memories.NearThresholdSRAM(
+        voltage=0.5, curve=ax.curves.ProbitCurve(mean_v=0.3, deviation_v=0.05, source="here")
+    ),
 }
 FULL = ax.Hardware(
     multiplier=LOADED,

@@ -22,8 +22,16 @@ LAYERS = {
         {"filters": 3, "kernel_size": 3, "padding": "causal", "dilation_rate": 2},
         (2, 9, 2),
     ),
-    "conv1d_same": (ax.layers.ApproxConv1D, {"filters": 3, "kernel_size": 4, "padding": "same", "strides": 2}, (2, 9, 2)),
-    "conv2d_same": (ax.layers.ApproxConv2D, {"filters": 4, "kernel_size": 3, "padding": "same", "strides": 2}, (2, 7, 6, 3)),
+    "conv1d_same": (
+        ax.layers.ApproxConv1D,
+        {"filters": 3, "kernel_size": 4, "padding": "same", "strides": 2},
+        (2, 9, 2),
+    ),
+    "conv2d_same": (
+        ax.layers.ApproxConv2D,
+        {"filters": 4, "kernel_size": 3, "padding": "same", "strides": 2},
+        (2, 7, 6, 3),
+    ),
     "conv2d_valid": (
         ax.layers.ApproxConv2D,
         {"filters": 2, "kernel_size": (3, 2), "dilation_rate": 2, "activation": "relu"},
@@ -65,8 +73,7 @@ def make(case, hardware=None, **kwargs):
     for weight in layer.trainable_weights:
         weight.assign(rng.normal(size=weight.shape))
     if hardware is not None:
-        layer.hardware_state.low.assign(-1.7)
-        layer.hardware_state.high.assign(2.1)
+        layer.hardware_state.set_range(-1.7, 2.1)
     return layer, inputs(shape)
 
 
@@ -200,8 +207,10 @@ FULL = {
 }
 # Keras refuses strides and dilation together in Conv: one of them in each configuration.
 FULL_CONV = {**FULL, "strides": 2, "padding": "same", "kernel_size": 3}
-FULL_DEPTHWISE = {name.replace("kernel_i", "depthwise_i").replace("kernel_r", "depthwise_r").replace(
-    "kernel_c", "depthwise_c"): value for name, value in FULL_CONV.items()}
+FULL_DEPTHWISE = {
+    name.replace("kernel_i", "depthwise_i").replace("kernel_r", "depthwise_r").replace("kernel_c", "depthwise_c"): value
+    for name, value in FULL_CONV.items()
+}
 FLOAT_CONV = {"data_format": "channels_first", "strides": 1, "dilation_rate": 3}
 FULL_ARGUMENTS = [
     (ax.layers.ApproxDense, {**FULL, "units": 3}, {"lora_rank": 2}),
@@ -227,6 +236,7 @@ def test_configuration_round_trip_with_every_argument(kind, arguments, float_onl
         if p.name not in skipped and p.default is not inspect.Parameter.empty:
             assert any(given.get(p.name, p.default) != p.default for given in (arguments, float_only)), p.name
     ours = {"fidelity": "gaussian", "engine": "gather"}
+    assert kind.from_config(kind(**arguments, hardware=RICH, calibrated=True).get_config()).hardware_state.calibrated
     common = {"name": "other", "dtype": "mixed_bfloat16", "trainable": False}
     everything.pop("lora_rank", None)
     for variant in ({**arguments, **ours, **common, "hardware": RICH}, {**everything, **ours, **common}):
@@ -238,8 +248,10 @@ def test_configuration_round_trip_with_every_argument(kind, arguments, float_onl
         for name in common.keys() - {"dtype"}:
             assert getattr(again, name) == common[name]
         config = layer.get_config()
-        for name in arguments.keys() & PLAIN[kind](**arguments).get_config().keys():
-            assert config[name] == PLAIN[kind](**arguments).get_config()[name]
+        given = arguments if "hardware" in variant else everything
+        plain = PLAIN[kind](**given).get_config()
+        for name in given.keys() & plain.keys():
+            assert config[name] == plain[name]
         rebuilt = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
         assert type(rebuilt) is kind
         assert rebuilt.get_config() == layer.get_config()
@@ -347,8 +359,12 @@ def test_one_training_step_moves_every_weight(engine, compile_arguments, policy,
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_bad_arguments_raise(kind):
-    required = {name: LAYERS[c][1][name] for c in LAYERS for name in ("units", "filters", "kernel_size")
-                if LAYERS[c][0] is kind and name in LAYERS[c][1]}
+    required = {
+        name: LAYERS[c][1][name]
+        for c in LAYERS
+        for name in ("units", "filters", "kernel_size")
+        if LAYERS[c][0] is kind and name in LAYERS[c][1]
+    }
     with pytest.raises(TypeError, match="`hardware` must be.*Received: hardware='drum4'"):
         kind(**required, hardware="drum4")
     with pytest.raises(ValueError, match="`engine` must be.*Received: engine='magic'"):

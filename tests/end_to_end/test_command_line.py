@@ -165,9 +165,7 @@ def test_multipliers_that_are_none(tmp_path):
 
 
 def test_evaluate_writes_what_it_prints(files):
-    text = fine(
-        "evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", "out/r.json"
-    )
+    text = fine("evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", "out/r.json")
     report = json.loads((files / "out" / "r.json").read_text())
     x, y = load_split("data.npz", "test", 255)
     measured = ax.evaluate(ax.load_model("noisy.keras"), x, y, chips=3, verbose=False)
@@ -254,9 +252,7 @@ def test_train_again_with_the_same_seed_gives_the_same_weights(files):
             "--seed",
             seed,
         )
-    first, again, other = (
-        ax.load_model(f"{name}.keras").get_layer("hidden").kernel.numpy() for name in "abc"
-    )
+    first, again, other = (ax.load_model(f"{name}.keras").get_layer("hidden").kernel.numpy() for name in "abc")
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 

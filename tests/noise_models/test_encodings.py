@@ -77,9 +77,7 @@ def test_stored_bits_are_those_of_the_words(bits, encoding):
     np.testing.assert_array_equal(stored_bits(codes, bits, encoding) @ 2 ** np.arange(bits), words)
 
 
-@pytest.mark.parametrize(
-    ("codes", "encoding"), [([128], "twos_complement"), ([-1], "unsigned"), ([0.5], "offset")]
-)
+@pytest.mark.parametrize(("codes", "encoding"), [([128], "twos_complement"), ([-1], "unsigned"), ([0.5], "offset")])
 def test_stored_bits_refuse_other_codes(codes, encoding):
     with pytest.raises(ValueError, match=r"`codes` must be integers from .* Received: codes from"):
         stored_bits(codes, 8, encoding)

@@ -176,7 +176,7 @@ def test_dynamic_rate_has_its_rate_and_nested_faults():
 def test_no_faults_at_rate_zero(monkeypatch):
     np.testing.assert_array_equal(mask_of((100,), 8, 0.0, 3, max_rate=0.3), 0)
     np.testing.assert_array_equal(mask_of((100,), 8, tf.constant(0.0), 3, max_rate=1.0), 0)
-    monkeypatch.setattr(faults, "_uniform", None)  # a call would fail
+    monkeypatch.setattr(faults.random_numbers, "uniform", None)  # a call would fail
     np.testing.assert_array_equal(mask_of((3, 4), 8, 0.0, 3, max_rate=0.0), np.zeros((3, 4)))
     assert all(not np.any(mask) for mask in stuck_masks((5,), 8, 0.0, 0.5, 3, max_rate=0.0))
 
@@ -189,13 +189,13 @@ def test_tiny_rates_draw_no_phantom_faults():
 
 @pytest.mark.parametrize("rate", [1e-4, 1e-3, 1e-2])
 def test_cost_is_in_faults_not_in_bits(monkeypatch, rate):
-    drawn, original = [], faults._uniform
+    drawn, original = [], faults.random_numbers.uniform
 
     def counting(shape, seed):
         drawn.append(math.prod(shape))
         return original(shape, seed)
 
-    monkeypatch.setattr(faults, "_uniform", counting)
+    monkeypatch.setattr(faults.random_numbers, "uniform", counting)
     words, bits = 1_000_000, 8
     mean = words * bits * rate
     mask_of((words,), bits, rate, 1)
@@ -228,9 +228,7 @@ def test_stuck_masks(rate, share):
     assert not np.any(zeros & ones)
     np.testing.assert_array_equal(zeros | ones, mask_of((words,), bits, rate, 8))
     for mask, part in ((zeros, rate * (1 - share)), (ones, rate * share)):
-        assert np.all(
-            np.abs(bits_of(mask, bits).mean(axis=0) - part) <= 5 * math.sqrt(part * (1 - part) / words)
-        )
+        assert np.all(np.abs(bits_of(mask, bits).mean(axis=0) - part) <= 5 * math.sqrt(part * (1 - part) / words))
     # The stuck value has nothing to do with the distance from the last faulty cell, nor with its value.
     faulty = np.flatnonzero(bits_of(zeros | ones, bits).reshape(-1))
     value = bits_of(ones, bits).reshape(-1)[faulty]

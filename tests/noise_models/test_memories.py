@@ -100,9 +100,7 @@ def test_half_and_half_stuck_cells_are_flips_at_half_the_rate(encoding):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize(
-    ("fault", "rate", "share"), [("random", 0.02, 0.5), ("stuck", 0.1, 0.5), ("stuck", 0.3, 0.9)]
-)
+@pytest.mark.parametrize(("fault", "rate", "share"), [("random", 0.02, 0.5), ("stuck", 0.1, 0.5), ("stuck", 0.3, 0.9)])
 def test_closed_forms_against_reads_of_8_bits(fault, rate, share, encoding):
     memory, n = BitErrors(rate=rate, fault=fault, encoding=encoding, share_of_ones=share), 40_000
     codes = all_codes(8, encoding)[::17]
@@ -173,7 +171,7 @@ def test_faults_of_a_chip_grow_with_the_strength(fault):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_fault_no_draw(monkeypatch, fault):
-    monkeypatch.setattr(faults, "_uniform", None)  # a call would fail
+    monkeypatch.setattr(faults.random_numbers, "uniform", None)  # a call would fail
     codes = np.array([-128, 0, 127], "int32")
     for encoding in ENCODINGS:
         read = BitErrors(rate=0.0, fault=fault, encoding=encoding).read(codes, 8, None)

@@ -17,9 +17,7 @@ from axtrain.noise_models.multiplier import Multiplier
 
 
 def reference_cells(a, b, na, nb, keep):
-    return sum(
-        1 << (i + j) for i in range(na) for j in range(nb) if keep(i, j) and a & (1 << i) and b & (1 << j)
-    )
+    return sum(1 << (i + j) for i in range(na) for j in range(nb) if keep(i, j) and a & (1 << i) and b & (1 << j))
 
 
 def reference_broken_array(a, b, na, nb, hbl, vbl):
@@ -111,8 +109,7 @@ def difference(family, na, nb, parameters, pairs=None):
     found = circuit(a, b, (na, nb), *parameters)
     a, b = np.broadcast_arrays(a, b)
     expected = [
-        reference(x, y, na, nb, *parameters)
-        for x, y in zip(a.ravel().tolist(), b.ravel().tolist(), strict=True)
+        reference(x, y, na, nb, *parameters) for x, y in zip(a.ravel().tolist(), b.ravel().tolist(), strict=True)
     ]
     return np.abs(found.ravel() - np.array(expected)).max()
 
@@ -187,9 +184,7 @@ def test_mean_relative_error(name, printed):
     assert percent(mre, printed), mre
 
 
-@pytest.mark.parametrize(
-    ("name", "printed"), [("mitchell", "11.111"), ("kulkarni", "22.22"), ("roba", "11.11")]
-)
+@pytest.mark.parametrize(("name", "printed"), [("mitchell", "11.111"), ("kulkarni", "22.22"), ("roba", "11.11")])
 def test_largest_relative_error(name, printed):
     assert percent(multipliers.get(name).metrics().wcre, printed)
 
@@ -442,9 +437,7 @@ def test_register_a_factory():
 
     multipliers.register("factory", factory)
     multipliers.register("factory", factory)
-    assert multipliers.get("factory", bits=(3, 4), signed=True) is multipliers.get(
-        "factory", bits=(3, 4), signed=True
-    )
+    assert multipliers.get("factory", bits=(3, 4), signed=True) is multipliers.get("factory", bits=(3, 4), signed=True)
     assert calls == [((3, 4), True)]
     with pytest.raises(ValueError, match="A different multiplier"):
         multipliers.register("factory", lambda bits, signed: made())

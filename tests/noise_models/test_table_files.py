@@ -80,9 +80,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
 @pytest.mark.parametrize("change", [-1, -2, +1, +2, None])
 def test_bin_of_another_length(tmp_path, change):
     data = bytes(131072)
-    (tmp_path / "t.bin").write_bytes(
-        b"" if change is None else data[:change] if change < 0 else data + bytes(change)
-    )
+    (tmp_path / "t.bin").write_bytes(b"" if change is None else data[:change] if change < 0 else data + bytes(change))
     received = 0 if change is None else 131072 + change
     with pytest.raises(ValueError, match=rf"t\.bin must hold 131072 bytes.*Received: {received} bytes"):
         Multiplier.load(tmp_path / "t.bin", signed=False)

@@ -35,9 +35,7 @@ def test_figures_are_those_of_numpy_and_scipy():
     accuracies = np.array([0.91, 0.87, 0.93, 0.88, 0.905])
     measured = Evaluation(accuracies, 0, 100)
     assert measured.mean == pytest.approx(np.mean(accuracies), abs=1e-15)
-    assert measured.std == pytest.approx(
-        np.sqrt(np.sum((accuracies - accuracies.mean()) ** 2) / 4), abs=1e-15
-    )
+    assert measured.std == pytest.approx(np.sqrt(np.sum((accuracies - accuracies.mean()) ** 2) / 4), abs=1e-15)
     assert measured.worst == 0.87
     expected = stats.t.interval(0.95, 4, loc=accuracies.mean(), scale=stats.sem(accuracies))
     assert measured.interval == pytest.approx(expected, abs=1e-14)
@@ -228,9 +226,7 @@ def test_lengths_that_differ(network, data):
 def test_the_interval_covers_the_true_mean_as_often_as_it_says(network, data):
     """n = 2,000 evaluations of 3 chips, figures drawn from N(0.8, 0.05): covered is Binomial(n, 0.95) / n."""
     n, true_mean = 2000, 0.8
-    model = ax.convert(
-        network, ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.01)), calibration=data[0]
-    )
+    model = ax.convert(network, ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.01)), calibration=data[0])
     model.predict = lambda x, **kwargs: None
     rng = np.random.default_rng(20)
     covered = 0

@@ -17,18 +17,14 @@ class Seen(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if batch == 1:
-            self.strengths.append(
-                [float(layer.hardware_state.noise_strength) for layer in hardware_layers(self.model)]
-            )
+            self.strengths.append([float(layer.hardware_state.noise_strength) for layer in hardware_layers(self.model)])
 
 
 def strengths(model):
     return [float(layer.hardware_state.noise_strength) for layer in hardware_layers(model)]
 
 
-def fit(
-    model, data, epochs, *callbacks, loss="sparse_categorical_crossentropy", learning_rate=1e-3, **kwargs
-):
+def fit(model, data, epochs, *callbacks, loss="sparse_categorical_crossentropy", learning_rate=1e-3, **kwargs):
     model.compile(keras.optimizers.SGD(learning_rate), loss)
     return model.fit(*data, epochs=epochs, batch_size=32, verbose=0, callbacks=list(callbacks), **kwargs)
 

@@ -21,9 +21,7 @@ drum4, drum6 = (ax.Hardware(multiplier=ax.multipliers.get(name)) for name in ("d
 def fit(model, data, callback, epochs=2, *others):
     model.compile(keras.optimizers.Adam(0.002), "sparse_categorical_crossentropy", metrics=["accuracy"])
     callbacks = [callback, *others]
-    return model.fit(
-        *data, epochs=epochs, batch_size=50, verbose=0, validation_data=data, callbacks=callbacks
-    ).history
+    return model.fit(*data, epochs=epochs, batch_size=50, verbose=0, validation_data=data, callbacks=callbacks).history
 
 
 def runs(experiment, filter_string=""):
@@ -205,9 +203,7 @@ def test_a_logged_model_predicts_the_same_in_a_fresh_process(experiment, noisy, 
 
     np.save(tmp_path / "x.npy", x)
     arguments = [mlflow.get_tracking_uri(), info.model_uri, str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
-    fresh = subprocess.run(
-        [sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, cwd=tmp_path
-    )
+    fresh = subprocess.run([sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert fresh.returncode == 0, fresh.stderr
     assert fresh.stdout.split("\n")[:2] == ["(-1, 6)", "(2, 6)"]
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)

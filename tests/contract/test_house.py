@@ -1,0 +1,112 @@
+"""The house: floors, lazy imports, public names, and what library code may not hold."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import axtrain
+
+ROOT = Path(__file__).resolve().parents[2]
+FLOORS = {"noise_models": 0, "axtrain": 1, "training": 2}
+SOURCES = [
+    path
+    for floor in FLOORS
+    for path in sorted((ROOT / floor).rglob("*.py"))
+    if floor != "axtrain" or not {"noise_models", "training"} & set(path.relative_to(ROOT / "axtrain").parts)
+]
+
+
+def fresh(code, **options):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
+
+
+def floor_of(module):
+    parts = module.split(".")
+    if parts[0] != "axtrain":
+        return None
+    return FLOORS.get(parts[1], 1) if len(parts) > 1 else 1
+
+
+def imported(tree, path):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+            if node.module == "axtrain":
+                yield from (f"axtrain.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    own = FLOORS[path.relative_to(ROOT).parts[0]]
+    allowed_up = {ROOT / "axtrain" / "__main__.py"}  # the command is the top floor's
+    for module in imported(ast.parse(path.read_text()), path):
+        floor = floor_of(module)
+        assert floor is None or floor <= own or path in allowed_up, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_library_code_asserts_nothing_and_is_not_too_long(path):
+    tree = ast.parse(path.read_text())
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_import_is_light():
+    code = (
+        "import sys, axtrain\n"
+        "print(sorted({'tensorflow', 'keras', 'mlflow', 'sklearn', 'matplotlib'} & set(sys.modules)))\n"
+        "print(round(100 * axtrain.multipliers.get('drum4').metrics().mre, 3))\n"
+        "axtrain.memories.BitErrors(rate=0.1); axtrain.Hardware().to_dict()\n"
+        "print(sorted({'tensorflow', 'keras', 'mlflow'} & set(sys.modules)))\n"
+    )
+    done = fresh(code)
+    assert done.stdout.splitlines() == ["[]", "5.887", "[]"], done.stderr
+
+
+def test_public_names_survive_every_submodule():
+    """A lazy attribute and a module of one name collide: `ax.energy()` would work once."""
+    for module in pkgutil.walk_packages(axtrain.__path__, "axtrain."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in axtrain.__all__:
+        value = getattr(axtrain, name)
+        target = axtrain._PUBLIC.get(name, "")
+        if ":" in target:
+            assert callable(value), name
+    assert sorted(axtrain.__all__) == sorted(set(axtrain.__all__))
+    assert set(axtrain.__all__) <= set(dir(axtrain))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = axtrain.nonsense
+
+
+@pytest.mark.parametrize("folder", ["noise_models", "training"])
+def test_a_bare_import_is_refused(folder):
+    done = fresh(f"import {folder}", cwd=ROOT)
+    assert done.returncode != 0
+    assert f"import axtrain.{folder}" in done.stderr
+
+
+def test_keras_alone_finds_our_classes_after_import_axtrain(tmp_path):
+    code = (
+        "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'\n"
+        "import keras, axtrain\n"
+        "print(keras.saving.get_registered_object('axtrain>ApproxDense') is not None)\n"
+    )
+    assert fresh(code).stdout.strip() == "True"
+
+
+def test_registered_names_are_these():
+    """They stand in people's files; a change here breaks them."""
+    import keras
+
+    names = {"ApproxDense", "ApproxConv1D", "ApproxConv2D", "ApproxDepthwiseConv2D", "HardwareState"}
+    importlib.import_module("axtrain.layers")
+    for name in names:
+        assert keras.saving.get_registered_object(f"axtrain>{name}") is not None

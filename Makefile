@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/axtrain demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

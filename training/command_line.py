@@ -174,6 +174,7 @@ def _print_multipliers(chosen) -> None:
 def _quiet_start() -> Iterator[None]:
     """Silences what TensorFlow's C++ says while it is imported; if the import fails, shows it after all."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a command that says nothing of it sends nothing
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:

@@ -27,6 +27,7 @@ from axtrain.training.tracking import log_evaluation, log_model
 
 MULTIPLIER = "broken_array_5_9"
 VOLTAGE = 0.5
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def run_demo(
         noisy = convert(network, hardware, calibration=x_train[:512])
         before = evaluate(noisy, x_test, y_test, chips=chips, seed=seed)
 
-        _compile(noisy, 1e-3)
+        # Every step meets another chip, so the rate must fall for the weights to settle on what all chips share.
+        steps = tuning * -(-len(x_train) // BATCH)
+        _compile(noisy, keras.optimizers.schedules.CosineDecay(2e-3, steps))
         noise = NoiseSchedule(max(1, tuning // 3))
         track = MLflow(prefix="resilient.")
         _fit(noisy, x_train, y_train, tuning, "3/5 train for the hardware", console, track, noise)
@@ -148,14 +151,14 @@ def run_demo(
     return result
 
 
-def _compile(model: keras.Model, learning_rate: float) -> None:
+def _compile(model: keras.Model, learning_rate) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
 
 
 def _fit(model, x, y, epochs: int, description: str, console: Console, *callbacks) -> None:
     with FitProgress(description, console) as shown:
-        model.fit(x, y, epochs=epochs, batch_size=64, verbose=0, callbacks=[shown, *callbacks])
+        model.fit(x, y, epochs=epochs, batch_size=BATCH, verbose=0, callbacks=[shown, *callbacks])
 
 
 def _print_result(result: DemoResult, assumptions, run_id: str, console: Console) -> None:

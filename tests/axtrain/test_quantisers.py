@@ -32,7 +32,7 @@ def test_codes_by_hand(make, bits):
     np.testing.assert_array_equal(found.codes, codes)
     np.testing.assert_allclose(found.real, (codes - z) * s, rtol=0, atol=1e-6)
     assert set(np.unique(codes)) <= set(range(low, high + 1))
-    inside = (VALUES >= (low - z) * s) & (VALUES <= (high - z) * s)
+    inside = ((low - z) * s <= VALUES) & ((high - z) * s >= VALUES)
     assert np.abs(np.asarray(found.real) - VALUES)[inside].max() <= 0.5 * s * (1 + 1e-5)
 
 
@@ -49,7 +49,7 @@ def test_zero_is_exactly_representable(make, bits, low, high):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_the_range_is_covered(bits):
-    scale, zero_point, low, high = affine(bits)
+    scale, _zero_point, low, high = affine(bits)
     assert (high - low) * float(scale) == pytest.approx(2.9 + 1.3, rel=1e-6)
     assert symmetric(bits)[3] * float(symmetric(bits)[0]) == pytest.approx(2.9, rel=1e-6)
 
@@ -63,7 +63,7 @@ def test_gradient_is_one_inside_and_zero_outside(make, bits):
         tape.watch(x)
         total = tf.reduce_sum(quantise(x, scale, zero_point, low, high).real)
     s, z = float(scale), float(zero_point)
-    inside = (VALUES > (low - z) * s) & (VALUES < (high - z) * s)
+    inside = ((low - z) * s < VALUES) & ((high - z) * s > VALUES)
     # A value on the very edge may fall on either side by rounding.
     edge = np.isclose(VALUES, (low - z) * s, atol=1e-5) | np.isclose(VALUES, (high - z) * s, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(tape.gradient(total, x))[~edge], inside[~edge].astype(np.float32))

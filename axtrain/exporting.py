@@ -66,12 +66,18 @@ def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None,
         the `Export`, read back and verified.
 
     Raises:
-        ValueError: no hardware layer in the model.
+        ValueError: no hardware layer in the model, or one without an activation range yet.
         FileExistsError: the folder holds something else, or an export and `overwrite` is False.
     """
     layers = list(hardware_layers(model))
     if not layers:
         raise ValueError(f"No layer of this model runs on hardware; use axtrain.convert. Received: {model.name!r}")
+    for layer in layers:
+        if not ops.convert_to_numpy(layer.hardware_state.seen):
+            raise ValueError(
+                "A layer that has seen neither calibration data nor a training step has no activation range to "
+                f"export; convert with calibration=... or train first. Received: layer {layer.name!r}"
+            )
     folder = Path(folder).absolute()
     check_target(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a few steps, to finish within a minute")
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    problem = cifar10(Path(arguments.data)) if arguments.data else enlarged_digits(2 if arguments.smoke else 12)
+    problem = cifar10(Path(arguments.data)) if arguments.data else enlarged_digits(6 if arguments.smoke else 15)
     rows = run(problem, steps=20 if arguments.smoke else None)
     print(f"\n{'circuit':<20}{'before':>8}{'after':>8}   test accuracy, {len(problem.test[1])} samples")
     for row in rows:

@@ -15,6 +15,7 @@ from axtrain import __version__
 
 _MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DATA_HELP = "An .npz file with x_train, y_train, x_test, y_test."
+_SCALE = click.option("--scale", type=float, default=1.0, show_default=True, help="Inputs are divided by this.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -83,13 +84,7 @@ def multipliers(name: str | None, bits: int, signed: bool) -> None:
 @click.option("--hardware", type=_MODEL, help="Put the model on this hardware (JSON) first.")
 @click.option("--chips", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
-@click.option(
-    "--scale",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Inputs are divided by this.",
-)
+@_SCALE
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Also write the figures to this file.")
 def evaluate(model: Path, data: Path, hardware: Path | None, chips: int, seed: int, scale: float, report) -> None:
     """Measure MODEL (.keras) on many chips: mean, spread, worst chip."""
@@ -112,13 +107,7 @@ def evaluate(model: Path, data: Path, hardware: Path | None, chips: int, seed: i
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--anneal", type=click.IntRange(0), default=0, show_default=True, help="Epochs to raise the noise over.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of shuffling and noise.")
-@click.option(
-    "--scale",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Inputs are divided by this.",
-)
+@_SCALE
 @click.option("--mlflow", "track", is_flag=True, help="Log the run to MLflow.")
 def train(model: Path, out: Path, track: bool, **options) -> None:
     """Train MODEL (.keras) for the hardware and write it to OUT (.keras).

@@ -6,6 +6,7 @@ in floats, and how it looks in codes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -37,8 +38,12 @@ class ApproximateLayer(keras.layers.Layer):
             without follows its batches: a moving average in training, the batch's own before any training.
     """
 
+    # What each layer says of itself: the kernel's axes that are summed over, what to `engine_for` it is, its
+    # product of float32 tensors (padded with 0), and the engine's int32 sums of codes (padded with the code of 0).
     _summed_axes: tuple[int, ...]
     _operation = "conv"
+    _float_product: Callable[[Any, Any], Any]
+    _code_product: Callable[[Any, Any, Any, Any], Any]
     hardware: Any  # a Hardware, or None
     hardware_state: Any  # a HardwareState, or None where there is no hardware
 
@@ -145,14 +150,6 @@ class ApproximateLayer(keras.layers.Layer):
         bias = ops.reshape(ops.sum(mean, axis=self._summed_axes), (-1,))
         error = a.scale * ops.reshape(w.scale, (-1,)) * (bias + ops.sqrt(variance) * noise)
         return self._float_product(a.real, w.real) + ops.stop_gradient(error)
-
-    def _float_product(self, a, w) -> Any:
-        """The Keras layer's product of float32 tensors, padded with 0."""
-        raise NotImplementedError(f"{type(self).__name__} must say how its product looks in floats")
-
-    def _code_product(self, engine, a_codes, w_codes, zero_point) -> Any:
-        """int32 sums of the engine's products, padded with the zero-point code."""
-        raise NotImplementedError(f"{type(self).__name__} must say how its product looks in codes")
 
     @property
     def chosen_engine(self):

@@ -118,3 +118,14 @@ def test_a_plain_model_is_no_export(tmp_path):
     plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="No layer of this model runs on hardware"):
         ax.export(plain, tmp_path / "out")
+
+
+def test_a_layer_without_a_range_is_not_exported_until_it_has_one(tmp_path):
+    plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="lonely")])
+    noisy = ax.convert(plain, ax.Hardware())
+    with pytest.raises(ValueError, match="no activation range.*'lonely'"):
+        ax.export(noisy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    noisy.compile("sgd", "mse")
+    noisy.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    assert ax.export(noisy, tmp_path / "out").integers["lonely"]["activation_scale"] > 0

@@ -1,0 +1,43 @@
+"""The README's ten lines, run as they stand on a model of the reader's own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import axtrain as ax
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+OWN_MODEL = """
+import keras
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+keras.utils.set_random_seed(0)
+x, y = load_digits(return_X_y=True)
+x_train, x_test, y_train, y_test = train_test_split(x.astype("float32") / 16, y, random_state=0)
+model = keras.Sequential(
+    [keras.Input((64,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(10, "softmax")]
+)
+model.compile("adam", "sparse_categorical_crossentropy")
+model.fit(x_train, y_train, epochs=10, verbose=0)
+"""
+
+
+def test_the_ten_lines(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_MODEL + block], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    measured = re.findall(r"accuracy (0\.\d+) \+- (0\.\d+) over 50 chips", done.stdout)
+    assert len(measured) == 2
+    # 50 chips: the gain is more than 5 standard errors of both means together.
+    (before, spread), (after, later) = ([float(value) for value in pair] for pair in measured)
+    assert after - before > 5 * ((spread**2 + later**2) / 50) ** 0.5
+    assert len(ax.read_export(tmp_path / "deploy").integers) == 2
+    assert (tmp_path / "mlflow.db").is_file()

@@ -69,7 +69,7 @@ def enlarged_digits(epochs: int) -> Problem:
     network = resnet8()
     network.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
     network.fit(x_train, y_train, epochs=epochs, batch_size=32, verbose=2)
-    circuits = [ax.multipliers.get(name) for name in ("drum4", "broken_array_5_9")]
+    circuits = [ax.multipliers.get(name) for name in ("drum3", "broken_array_2_8")]
     return Problem(network, (x_train, y_train), (x_test, y_test), circuits)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import keras
 
@@ -30,13 +31,14 @@ def set_fidelity(model: keras.Model, fidelity: str) -> None:
     """
     layers = _required(model)
     for layer in layers:
-        if fidelity == "gaussian" and not keras.ops.convert_to_numpy(layer.hardware_state.fitted):
+        fitted = all(keras.ops.convert_to_numpy(product.state.fitted) for product in layer.products)
+        if fidelity == "gaussian" and not fitted:
             raise ValueError(
                 "The gaussian fidelity is fitted to calibration data; convert with calibration=x_train[:512]. "
                 f"Received: layer {layer.name!r} without a fit"
             )
     for layer in layers:
-        layer.fidelity = fidelity
+        layer.playing = replace(layer.playing, fidelity=fidelity)
     model.train_function = model.test_function = model.predict_function = None
 
 
@@ -53,9 +55,11 @@ def set_chip(model: keras.Model, chip: int) -> None:
     if not isinstance(chip, int) or isinstance(chip, bool) or not 0 <= chip < 1 << 31:
         raise ValueError(f"`chip` must be an int from 0 to 2^31 - 1. Received: chip={chip!r}")
     for index, layer in enumerate(_required(model)):
-        place = zlib.crc32(f"{index}:{layer.name}".encode()) >> 1  # fits a signed 32-bit word
-        for generator in layer.hardware_state.generators.values():
-            generator.state.assign([chip, place])
+        for number, product in enumerate(layer.products):
+            name = f"{index}:{layer.name}" + (f":{number}" if number else "")
+            place = zlib.crc32(name.encode()) >> 1  # fits a signed 32-bit word
+            for generator in product.state.generators.values():
+                generator.state.assign([chip, place])
 
 
 def set_noise_strength(model: keras.Model, strength: float) -> None:
@@ -69,7 +73,8 @@ def set_noise_strength(model: keras.Model, strength: float) -> None:
     if not 0 <= strength <= 1:
         raise ValueError(f"`strength` must lie in [0, 1]. Received: strength={strength!r}")
     for layer in _required(model):
-        layer.hardware_state.noise_strength.assign(strength)
+        for product in layer.products:
+            product.state.noise_strength.assign(strength)
 
 
 def _required(model: keras.Model) -> list[ApproximateLayer]:

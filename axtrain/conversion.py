@@ -198,9 +198,10 @@ def _copy_state(model, clone) -> None:
 
 def _copy_range(old, new) -> None:
     """A range is in real units, so it stays true on other hardware."""
-    source, target = (getattr(layer, "hardware_state", None) for layer in (old, new))
-    if source is not None and target is not None and source.calibrated:
-        target.set_range(ops.convert_to_numpy(source.low), ops.convert_to_numpy(source.high))
+    sources, targets = (getattr(layer, "products", ()) for layer in (old, new))
+    for source, target in zip(sources, targets, strict=False):  # one of them may be a plain layer, without any
+        if source.state.calibrated:
+            target.state.set_range(ops.convert_to_numpy(source.state.low), ops.convert_to_numpy(source.state.high))
 
 
 def _report(model, converted, chosen) -> ConversionReport:
@@ -230,9 +231,9 @@ def _check_finite(calibration) -> None:
 
 def _calibrate(model, calibration) -> None:
     """Passes the data through the float network, each hardware layer watching its own input."""
-    layers = [layer for layer in all_layers(model) if getattr(layer, "hardware_state", None) is not None]
-    for layer in layers:
-        layer.hardware_state.observer = Observer()
+    products = [(layer, product) for layer in all_layers(model) for product in getattr(layer, "products", ())]
+    for _, product in products:
+        product.state.observer = Observer()
     try:
         count = len(keras.tree.flatten(calibration)[0])
         for start in range(0, count, _BATCH):
@@ -240,12 +241,13 @@ def _calibrate(model, calibration) -> None:
                 lambda array, start=start: ops.convert_to_tensor(np.asarray(array[start : start + _BATCH])), calibration
             )
             model(batch, training=False)
-        samples = {id(layer): layer.hardware_state.observer.samples for layer in layers}
+        samples = {id(product.state): product.state.observer.samples for _, product in products}
     finally:
-        for layer in layers:
-            layer.hardware_state.observer = None
-    for layer in layers:
+        for _, product in products:
+            product.state.observer = None
+    for layer, product in products:
+        axes = product.geometry.summed_axes(len(product.kernel.shape))
         try:
-            layer.hardware_state.calibrate(samples[id(layer)], layer.kernel, layer._summed_axes)
+            product.state.calibrate(samples[id(product.state)], product.kernel, axes)
         except ValueError as error:
             raise ValueError(f"Layer {layer.name!r} could not be calibrated: {error}") from error

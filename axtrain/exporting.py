@@ -73,7 +73,7 @@ def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None,
     if not layers:
         raise ValueError(f"No layer of this model runs on hardware; use axtrain.convert. Received: {model.name!r}")
     for layer in layers:
-        if not ops.convert_to_numpy(layer.hardware_state.seen):
+        if not all(ops.convert_to_numpy(product.state.seen) for product in layer.products):
             raise ValueError(
                 "A layer that has seen neither calibration data nor a training step has no activation range to "
                 f"export; convert with calibration=... or train first. Received: layer {layer.name!r}"

@@ -126,7 +126,8 @@ def evaluate(
     numbers = np.random.default_rng(seed).integers(0, 1 << 31, chips)
     if not any(_is_random(layer) for layer in layers):
         numbers = numbers[:1]
-    generators = [generator for layer in layers for generator in layer.hardware_state.generators.values()]
+    states = [product.state for layer in layers for product in layer.products]
+    generators = [generator for state in states for generator in state.generators.values()]
     before = [keras.ops.convert_to_numpy(generator.state) for generator in generators]
     accuracies = []
     try:

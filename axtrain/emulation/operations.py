@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from axtrain.emulation.code_table import CodeTable
+from axtrain.emulation.geometry import padded, same_pads
 from axtrain.emulation.selection import engine_for
 from axtrain.noise_models.multiplier import Multiplier
 
@@ -112,26 +113,6 @@ def depthwise_conv2d(
     return chosen.depthwise_conv(a_codes, b_codes, *options)
 
 
-def pad_same(codes, window, strides, dilation_rate, zero_point):
-    """Pads (B, *space, C) codes with the zero-point code so that a VALID convolution gives SAME's size.
-
-    Args:
-        codes: activation codes, any numeric dtype.
-        window: the kernel's size along each spatial axis.
-        strides, dilation_rate: one int per spatial axis.
-        zero_point: the code of real zero, a number or a scalar tensor of the codes' dtype.
-    """
-    pads = []
-    for size, k, s, d in zip(ops.shape(codes)[1:-1], window, strides, dilation_rate, strict=True):
-        wanted = (-(-size // s) - 1) * s + (k - 1) * d + 1 - size
-        wanted = max(wanted, 0) if isinstance(wanted, int) else ops.maximum(wanted, 0)
-        pads.append((wanted // 2, wanted - wanted // 2))
-    if all(isinstance(pad, int) and pad == 0 for pair in pads for pad in pair):
-        return codes
-    # Shifted to put real zero at 0: a zero point held in a variable is then padded the same way.
-    return ops.pad(codes - zero_point, [(0, 0), *pads, (0, 0)]) + zero_point
-
-
 def per_axis(name: str, value, axes: int) -> tuple[int, ...]:
     """An int or one int per axis, as a tuple of positive ints."""
     values = (value,) * axes if isinstance(value, (int, np.integer)) else tuple(value)
@@ -154,7 +135,8 @@ def _conv_arguments(a_codes, b_codes, multiplier, strides, padding, dilation_rat
         raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
     if padding == "same":
         zero_point = _checked("zero_point", np.asarray(zero_point, np.int32), multiplier, multiplier.activation_bits)
-        a_codes = pad_same(a_codes, b_codes.shape[:2], strides, dilation_rate, zero_point)
+        pads = same_pads(ops.shape(a_codes)[1:-1], b_codes.shape[:2], strides, dilation_rate)
+        a_codes = padded(a_codes, pads, zero_point)
     return a_codes, b_codes, (strides, dilation_rate)
 
 

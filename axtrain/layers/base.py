@@ -1,25 +1,20 @@
 """What every approximate layer adds to its Keras layer: hardware, fidelity, and one forward pass.
 
-A layer is this mixin and the Keras layer; it says which axes its kernel sums over, how its product looks
-in floats, and how it looks in codes.
+A layer is this mixin and the Keras layer; it says what the geometry of its product is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from axtrain.emulation.selection import ENGINES, engine_for
-from axtrain.emulation.surrogate import surrogate_gradient
+from axtrain.emulation.geometry import terms
 from axtrain.hardware import Hardware
+from axtrain.layers.playing import HardwareProduct, Playing, accumulate, chosen_engine, play
 from axtrain.layers.state import HardwareState
-from axtrain.quantisers import Codes
-
-FIDELITIES = ("exact", "gaussian")
 
 
 class ApproximateLayer(keras.layers.Layer):
@@ -38,12 +33,8 @@ class ApproximateLayer(keras.layers.Layer):
             without follows its batches: a moving average in training, the batch's own before any training.
     """
 
-    # What each layer says of itself: the kernel's axes that are summed over, what to `engine_for` it is, its
-    # product of float32 tensors (padded with 0), and the engine's int32 sums of codes (padded with the code of 0).
-    _summed_axes: tuple[int, ...]
-    _operation = "conv"
-    _float_product: Callable[[Any, Any], Any]
-    _code_product: Callable[[Any, Any, Any, Any], Any]
+    # What each layer says of itself: the geometry of its product.
+    _geometry: Any
     hardware: Any  # a Hardware, or None
     hardware_state: Any  # a HardwareState, or None where there is no hardware
 
@@ -53,11 +44,8 @@ class ApproximateLayer(keras.layers.Layer):
             hardware = Hardware.from_dict(hardware)
         if hardware is not None and not isinstance(hardware, Hardware):
             raise TypeError(f"`hardware` must be an axtrain.Hardware or None. Received: hardware={hardware!r}")
-        if engine is not None and engine not in ENGINES:
-            raise ValueError(f"`engine` must be None or one of {sorted(ENGINES)}. Received: engine={engine!r}")
         self.hardware = hardware
-        self.engine = engine
-        self.fidelity = fidelity
+        self.playing = Playing(fidelity=fidelity, engine=engine)
         self.hardware_state = None
         if hardware is not None:
             self._check_supported()
@@ -66,13 +54,20 @@ class ApproximateLayer(keras.layers.Layer):
     @property
     def fidelity(self) -> str:
         """How the layer plays the hardware. Static: change it with `axtrain.set_fidelity`."""
-        return self._fidelity
+        return self.playing.fidelity
 
     @fidelity.setter
     def fidelity(self, value: str) -> None:
-        if value not in FIDELITIES:
-            raise ValueError(f"`fidelity` must be one of {FIDELITIES}. Received: fidelity={value!r}")
-        self._fidelity = value
+        self.playing = replace(self.playing, fidelity=value)
+
+    @property
+    def engine(self) -> str | None:
+        """The engine that was forced, or `None`."""
+        return self.playing.engine
+
+    @engine.setter
+    def engine(self, value: str | None) -> None:
+        self.playing = replace(self.playing, engine=value)
 
     def _check_supported(self) -> None:
         """Raises ValueError for a variant of the Keras layer that the engines do not play."""
@@ -95,14 +90,8 @@ class ApproximateLayer(keras.layers.Layer):
         """The layer on its hardware; the plain Keras layer without one or while calibration data passes."""
         if self.hardware is None:
             return super().call(inputs)
-        inputs, kernel, training = ops.cast(inputs, "float32"), ops.convert_to_tensor(self.kernel), bool(training)
-        if self.hardware_state.observer is not None:
-            self.hardware_state.observer.add(ops.convert_to_numpy(inputs))
-            outputs = self._float_product(inputs, kernel)
-        else:
-            a = self.hardware_state.quantise_activations(inputs, training)
-            w = self.hardware_state.read_weights(kernel, self._summed_axes, training)
-            outputs = self._exact(a, w) if self.fidelity == "exact" else self._gaussian(a, w)
+        inputs, kernel = ops.cast(inputs, "float32"), ops.convert_to_tensor(self.kernel)
+        outputs = play(self.hardware_state, self._geometry, inputs, kernel, self.playing, bool(training))
         if self.use_bias:
             outputs = outputs + self.bias
         outputs = ops.cast(outputs, self.compute_dtype)
@@ -122,46 +111,31 @@ class ApproximateLayer(keras.layers.Layer):
         """
         if self.hardware is None:
             raise ValueError(f"Without hardware there is no accumulator. Received: layer {self.name!r}, hardware=None")
-        a = self.hardware_state.quantise_activations(ops.cast(inputs, "float32"), training=False)
-        w = self.hardware_state.read_weights(ops.convert_to_tensor(self.kernel), self._summed_axes, training=False)
-        return self._accumulate(a, w)
+        state = self.hardware_state
+        a = state.quantise_activations(ops.cast(inputs, "float32"), training=False)
+        w = state.read_weights(ops.convert_to_tensor(self.kernel), self._summed_axes, training=False)
+        return accumulate(state, self._geometry, a.codes, a.zero_point, w, self.chosen_engine)
 
-    def _accumulate(self, a: Codes, w: Codes):
-        sums = self._code_product(self.chosen_engine, a.codes, w.codes, a.zero_point)
-        if self.hardware.activations == "symmetric":
-            return sums
-        weight_sums = ops.reshape(ops.sum(ops.cast(w.codes, "int32"), axis=self._summed_axes), (-1,))
-        return sums - ops.cast(a.zero_point, "int32") * weight_sums
-
-    def _exact(self, a: Codes, w: Codes):
-        scale = a.scale * ops.reshape(w.scale, (-1,))
-        return surrogate_gradient(
-            lambda: ops.cast(self._accumulate(a, w), "float32") * scale, self._float_product, a.real, w.real
-        )
-
-    def _gaussian(self, a: Codes, w: Codes):
-        if not self.hardware_state.calibrated:
-            raise ValueError(
-                "The gaussian fidelity is fitted to calibration data; use axtrain.convert with calibration=... "
-                f"Received: layer {self.name!r}, never calibrated"
-            )
-        mean, variance = self.hardware_state.error_of_sum(self._float_product, a, w)
-        noise = keras.random.normal(ops.shape(variance), seed=self.hardware_state.noise)
-        bias = ops.reshape(ops.sum(mean, axis=self._summed_axes), (-1,))
-        error = a.scale * ops.reshape(w.scale, (-1,)) * (bias + ops.sqrt(variance) * noise)
-        return self._float_product(a.real, w.real) + ops.stop_gradient(error)
+    @property
+    def products(self) -> tuple[HardwareProduct, ...]:
+        """Every product that the layer plays on its hardware; empty without hardware."""
+        if self.hardware_state is None:
+            return ()
+        return (HardwareProduct(self.hardware_state, self._geometry, self.kernel),)
 
     @property
     def chosen_engine(self):
         """The engine that plays this layer's table, for its operation and size."""
-        return engine_for(
-            self.hardware.code_table, self.engine, operation=self._operation, terms=self.multiplications_per_output
-        )
+        return chosen_engine(self.hardware_state, self._geometry, self.kernel.shape, self.playing)
 
     @property
     def multiplications_per_output(self) -> int:
         """How many products one output element sums."""
-        return int(np.prod([self.kernel.shape[axis] for axis in self._summed_axes]))
+        return terms(self._geometry, self.kernel.shape)
+
+    @property
+    def _summed_axes(self) -> tuple[int, ...]:
+        return self._geometry.summed_axes(len(self.kernel.shape))
 
     def get_config(self) -> dict[str, Any]:
         """The Keras layer's configuration and the hardware as plain data."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
-from axtrain.emulation.operations import pad_same
+from axtrain.emulation.geometry import Convolution
 from axtrain.layers.base import ApproximateLayer
 from axtrain.registration import register
 
@@ -22,32 +21,9 @@ class _Convolution(ApproximateLayer):
             )
 
     @property
-    def _padding(self) -> str:
-        return "valid" if self.padding == "causal" else self.padding
-
-    def _causal(self, a, zero_point):
-        if self.padding != "causal":
-            return a
-        return ops.pad(a - zero_point, self._compute_causal_padding()) + zero_point
-
-    def _float_product(self, a, w):
-        return ops.conv(
-            self._causal(a, 0.0),
-            w,
-            strides=list(self.strides),
-            padding=self._padding,
-            dilation_rate=self.dilation_rate,
-            data_format="channels_last",
-        )
-
-    def _padded(self, a_codes, zero_point):
-        a_codes = self._causal(a_codes, zero_point)
-        if self.padding != "same":
-            return a_codes
-        return pad_same(a_codes, self.kernel_size, self.strides, self.dilation_rate, zero_point)
-
-    def _code_product(self, engine, a_codes, w_codes, zero_point):
-        return engine.conv(self._padded(a_codes, zero_point), w_codes, self.strides, self.dilation_rate)
+    def _geometry(self) -> Convolution:
+        depthwise = isinstance(self, keras.layers.DepthwiseConv2D)
+        return Convolution(tuple(self.strides), self.padding, tuple(self.dilation_rate), depthwise)
 
 
 @register("ApproxConv1D")
@@ -59,8 +35,6 @@ class ApproxConv1D(_Convolution, keras.layers.Conv1D):
     Raises:
         ValueError: with hardware, `data_format="channels_first"` or `groups` other than 1.
     """
-
-    _summed_axes = (0, 1)
 
 
 @register("ApproxConv2D")
@@ -74,8 +48,6 @@ class ApproxConv2D(_Convolution, keras.layers.Conv2D):
         ValueError: with hardware, `data_format="channels_first"` or `groups` other than 1.
     """
 
-    _summed_axes = (0, 1, 2)
-
 
 @register("ApproxDepthwiseConv2D")
 class ApproxDepthwiseConv2D(_Convolution, keras.layers.DepthwiseConv2D):
@@ -86,19 +58,3 @@ class ApproxDepthwiseConv2D(_Convolution, keras.layers.DepthwiseConv2D):
     Raises:
         ValueError: with hardware, `data_format="channels_first"`.
     """
-
-    _summed_axes = (0, 1)
-    _operation = "depthwise"
-
-    def _float_product(self, a, w):
-        return ops.depthwise_conv(
-            a,
-            w,
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format="channels_last",
-        )
-
-    def _code_product(self, engine, a_codes, w_codes, zero_point):
-        return engine.depthwise_conv(self._padded(a_codes, zero_point), w_codes, self.strides, self.dilation_rate)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
+from axtrain.emulation.geometry import Dense
 from axtrain.layers.base import ApproximateLayer
 from axtrain.registration import register
 
@@ -32,11 +32,4 @@ class ApproxDense(ApproximateLayer, keras.layers.Dense):
         'affine'
     """
 
-    _summed_axes = (0,)
-    _operation = "dense"
-
-    def _float_product(self, a, w):
-        return ops.matmul(a, w)
-
-    def _code_product(self, engine, a_codes, w_codes, zero_point):
-        return engine.matmul(a_codes, w_codes)
+    _geometry = Dense()

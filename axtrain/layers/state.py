@@ -15,9 +15,9 @@ from axtrain.layers.chip import ChipSeed, NoiseStream
 from axtrain.layers.statistics import ErrorStatistics, Observer, fit_statistics
 from axtrain.quantisers import (
     Codes,
+    Quantiser,
     affine_parameters,
     calibrated_range,
-    quantise,
     quantise_weights,
     straight_through,
     symmetric_scale,
@@ -81,12 +81,18 @@ class HardwareState(keras.layers.Layer):
 
     def quantise_activations(self, x, training: bool) -> Codes:
         """Codes of a float32 tensor of any shape, under the calibrated (or moving) range."""
+        return self.activation_quantiser(x, training)(x)
+
+    def activation_quantiser(self, x, training: bool) -> Quantiser:
+        """The quantiser of a float32 tensor; in training a moving range takes the tensor in."""
         low, high = self._moving_range(x, training) if self.follows_batches else (self.low.value, self.high.value)
         code_low, code_high = self.hardware.activation_codes
         if self.hardware.activations == "symmetric":
-            return quantise(x, symmetric_scale(low, high, code_high), ops.zeros(()), code_low, code_high)
+            return Quantiser(
+                ops.stop_gradient(symmetric_scale(low, high, code_high)), ops.zeros(()), code_low, code_high
+            )
         scale, zero_point = affine_parameters(low, high, code_low, code_high)
-        return quantise(x, scale, zero_point, code_low, code_high)
+        return Quantiser(ops.stop_gradient(scale), ops.stop_gradient(zero_point), code_low, code_high)
 
     def _moving_range(self, x, training: bool):
         batch_low, batch_high = ops.min(x), ops.max(x)

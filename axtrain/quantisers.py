@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from axtrain.emulation.selection import native_obstacle
+
 
 class Codes(NamedTuple):
     """A quantised tensor.
@@ -77,15 +79,23 @@ class Quantiser(NamedTuple):
             return straight_through(clipped, (self.codes(value) - self.zero_point) * self.scale)
         import tensorflow as tf
 
+        native = None if native_obstacle() else _native_elementwise()
+
         # One custom gradient instead of a clipped copy beside the codes: half the passes over memory.
         @tf.custom_gradient
         def dequantised(value):
-            def gradient(upstream):
-                low, high = self.range
-                return tf.where((value >= low) & (value <= high), upstream, tf.zeros_like(upstream))
+            real = native.dequantised(value, self) if native else (self.codes(value) - self.zero_point) * self.scale
+            return real, tf.autograph.experimental.do_not_convert(lambda upstream: passed(upstream, value))
 
-            gradient = tf.autograph.experimental.do_not_convert(gradient)
-            return (self.codes(value) - self.zero_point) * self.scale, gradient
+        # Linear in `upstream`, so that its own gradient is the same mask: differentiable again.
+        @tf.custom_gradient
+        def passed(upstream, value):
+            low, high = self.range
+            if native:
+                kept = native.inside(upstream, value, low, high)
+            else:
+                kept = tf.where((value >= low) & (value <= high), upstream, tf.zeros_like(upstream))
+            return kept, tf.autograph.experimental.do_not_convert(lambda again: (passed(again, value), None))
 
         return dequantised(tf.convert_to_tensor(value))
 
@@ -97,6 +107,12 @@ class Quantiser(NamedTuple):
     def range(self):
         """The (lowest, highest) real value that is not clipped."""
         return (self.code_low - self.zero_point) * self.scale, (self.code_high - self.zero_point) * self.scale
+
+
+def _native_elementwise():
+    from axtrain.emulation.native import elementwise
+
+    return elementwise
 
 
 def straight_through(value, quantised):

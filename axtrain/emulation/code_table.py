@@ -60,6 +60,33 @@ class CodeTable:
         """int64 ``E = products - a * b``, the circuit's error for each pair of codes."""
         return self.products.astype(np.int64) - np.outer(self.activation_codes, self.weight_codes)
 
+    def restricted(
+        self, *, activations: tuple[int, int] | None = None, weights: tuple[int, int] | None = None
+    ) -> CodeTable:
+        """The table over the codes that can occur, e.g. 0 .. 127 behind a ReLU or -127 .. 127 for symmetric weights.
+
+        Rows and columns are left out, so the rank can only fall, and with it the number of products: the
+        unsigned EvoApprox circuit JV3 under two sign-magnitude operands has rank 6, and 4 without the code -128.
+
+        Args:
+            activations: smallest and largest activation code, both included; `None` keeps all.
+            weights: smallest and largest weight code, likewise.
+
+        Raises:
+            ValueError: a range that is empty or holds codes outside the table.
+
+        Example:
+            >>> import axtrain as ax
+            >>> table = CodeTable.plain(ax.multipliers.get("exact", signed=True))
+            >>> table.restricted(activations=(0, 127), weights=(-127, 127)).products.shape
+            (128, 255)
+        """
+        rows = _range("activations", activations, self.activation_low, self.products.shape[0])
+        columns = _range("weights", weights, self.weight_low, self.products.shape[1])
+        return CodeTable(
+            self.products[rows, columns], self.activation_low + rows.start, self.weight_low + columns.start
+        )
+
     @classmethod
     def plain(cls, multiplier: Multiplier) -> CodeTable:
         """The table over the operands' own values: 0 .. 2^n - 1, or -2^(n-1) .. 2^(n-1) - 1 when signed."""
@@ -96,6 +123,19 @@ class CodeTable:
         codes_b = sign_b * raw_b if weights == "sign_magnitude" else _codes(raw_b, multiplier, weights, 1)
         error = multiplier.error[np.ix_(raw_a, raw_b)] * np.outer(sign_a, sign_b)
         return cls(np.outer(codes_a, codes_b) + error, int(codes_a[0]), int(codes_b[0]))
+
+
+def _range(name: str, codes: tuple[int, int] | None, low: int, count: int) -> slice:
+    """Where the codes of a range lie in a table's axis."""
+    if codes is None:
+        return slice(0, count)
+    first, last = codes
+    if not low <= first <= last <= low + count - 1:
+        raise ValueError(
+            f"`{name}` must be a range (low, high) within the table's codes, {low} .. {low + count - 1}; a table has "
+            f"no products for other codes. Received: {name}={codes!r}"
+        )
+    return slice(first - low, last - low + 1)
 
 
 def _raw_words(bits: int, signed: bool, encoding: str) -> tuple[np.ndarray, np.ndarray]:

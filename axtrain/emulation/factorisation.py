@@ -3,42 +3,57 @@
 ``sum_k M[a_k, b_k] = sum_r sum_k U[a_k, r] V[r, b_k]``, so a table of rank r costs r ordinary matrix
 products of looked-up operands (theory page, section 2). Factors from a singular value decomposition
 are real and lose exactness; these are integers, verified element by element.
+
+Functions of one operand alone need no product: what depends on the weight code is a sum per output
+channel, what depends on the activation code a sum per window. Taking them off lowers the bound (a centred
+operand has half the range) and, where the table contains one, the rank.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
-from math import lcm
 
 import numpy as np
 
+from axtrain.emulation import lattice
+from axtrain.emulation.bounds import centred, largest_part, smallest_possible, tightened
 from axtrain.emulation.code_table import CodeTable
 
 EXACT_FLOAT32 = 1 << 24  # integers up to this magnitude are exact in float32
-_PRIME = (1 << 31) - 1
+_TIGHTENED = 2  # how many of the bases are worked on further
+_HIGHEST_RANK = 48  # reducing a basis takes seconds here, and minutes soon after
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """``products = activation @ weight + shift @ weight``, all integers.
+    """``products = (activation + shift) @ weight + weight_shift[None, :] + activation_shift[:, None]``, all integers.
 
-    The activation factor is centred: a constant is taken off each column, which halves the partial
-    sums of an unsigned operand. What was taken off depends on the weights alone and is added back
-    exactly in int32, ``sum_k sum_r shift[r] weight[r, b_k]`` per output channel.
+    The activation factor is centred: a constant is taken off each column, which halves the partial sums of
+    an unsigned operand. Whatever is not in ``activation @ weight`` is added back exactly in int32:
+    ``sum_k weight_constant[b_k]`` per output channel, ``sum_k activation_shift[a_k]`` per row or window.
 
     Attributes:
         activation: int64, shape (activation codes, r).
         weight: int64, shape (r, weight codes).
-        shift: int64, shape (r,).
-        bound: the largest ``sum_r |activation[a, r]| |weight[r, b]|`` over all pairs.
+        shift: int64, shape (r,), what centring took off.
+        bound: over all pairs of codes, the largest positive or negative part of ``activation @ weight``: partial
+            sums of K products stay within K times this, in any order (`axtrain.emulation.bounds`).
+        weight_shift: int64, shape (weight codes,), a function of the weight code alone.
+        activation_shift: int64, shape (activation codes,), a function of the activation code alone.
     """
 
     activation: np.ndarray
     weight: np.ndarray
     shift: np.ndarray
     bound: int
+    weight_shift: np.ndarray
+    activation_shift: np.ndarray
+
+    @property
+    def weight_constant(self) -> np.ndarray:
+        """int64, shape (weight codes,): all that depends on the weight code alone."""
+        return self.shift @ self.weight + self.weight_shift
 
     @property
     def rank(self) -> int:
@@ -53,141 +68,115 @@ class Factors:
 
 @lru_cache(maxsize=256)
 def exact_rank(table: CodeTable) -> int:
-    """The rank of the table over the rationals.
-
-    Computed modulo the prime 2^31 - 1, where it could only come out too small; `factorise` verifies
-    its factors against the table, so a wrong rank could never pass.
-    """
-    return len(_pivots(table.products)[0])
+    """The rank of the table over the rationals, functions of one operand alone included."""
+    return lattice.rank(table.products)
 
 
 @lru_cache(maxsize=256)
 def factorise(table: CodeTable) -> Factors:
-    """The integer factors with the smallest exactness bound among a few reduced bases.
+    """Factors of the whole table, ``products = (activation + shift) @ weight``, with the smallest bound found.
+
+    Two forms compete: M-form, lattice bases of the table itself, and E-form, ``M = a b + E``: the codes
+    beside a lattice basis of the error. Since ``a b`` adds at most 1 to a rank, ``rank(M) <= rank(E) + 1``:
+    M-form never has more products, and E-form can only win by its bound, where it has no more either.
+    Beyond rank 48, where look-ups are the cheaper way on any device, the products are only as few as the
+    table has distinct rows or columns.
 
     Raises:
         ArithmeticError: no pair of integer factors small enough for int64 rebuilds the table.
     """
-    products = table.products.astype(np.int64)
-    rows = _reduced(_row_lattice(products))
-    columns = _reduced(_row_lattice(products.T)).T
-    candidates = [(_coordinates(products, rows), rows), (columns, _coordinates(products.T, columns.T).T)]
-    for u, v in list(candidates):  # the same lattices, reduced from the other factor's side
-        candidates.append((other := _reduced(u.T).T, _coordinates(products.T, other.T).T))
-        candidates.append((_coordinates(products, other := _reduced(v)), other))
-    exact = [_centred(u, v) for u, v in candidates if np.array_equal(u @ v, products)]
-    if not exact:
-        raise ArithmeticError(
-            f"No integer factors found for this table; use the gather engine. Received: rank {exact_rank(table)}"
-        )
-    return min(exact, key=lambda factors: factors.bound)
+    return _factorise(table, *_nothing(table))
 
 
-def _centred(u: np.ndarray, v: np.ndarray) -> Factors:
-    shift = (u.max(axis=0) + u.min(axis=0)) // 2
-    bound = int((np.abs(u - shift) @ np.abs(v)).max(initial=0))
-    plain_bound = int((np.abs(u) @ np.abs(v)).max(initial=0))
-    if bound < plain_bound:
-        return Factors(u - shift, v, shift, bound)
-    return Factors(u, v, np.zeros_like(shift), plain_bound)
+@lru_cache(maxsize=256)
+def factorise_rest(table: CodeTable) -> Factors:
+    """Factors of what is left of the table without functions of one operand alone, where that saves a product.
 
+    Those functions cost a sum instead: 2AC's products with 0 are a function of the weight (rank 11 to 10), and the
+    zero point of weights in offset code makes one of the activation (for DRUM rank 2 to 1).
 
-def _pivots(products: np.ndarray) -> tuple[list[int], list[int]]:
-    """Rows and columns of a largest regular minor, by elimination modulo a prime."""
-    rest = products.astype(np.int64) % _PRIME
-    rows, columns = [], []
-    for row in range(rest.shape[0]):
-        nonzero = np.flatnonzero(rest[row])
-        if nonzero.size == 0:
-            continue
-        column = int(nonzero[0])
-        rows.append(row)
-        columns.append(column)
-        inverse = pow(int(rest[row, column]), -1, _PRIME)
-        # Both factors stay below 2^31, so the products fit 62 bits.
-        scaled = rest[row] * inverse % _PRIME
-        below = rest[row + 1 :]
-        below[:] = (below - below[:, column : column + 1] * scaled % _PRIME) % _PRIME
-    return rows, columns
-
-
-def _row_lattice(products: np.ndarray) -> np.ndarray:
-    """A basis, shape (r, columns), of the lattice of all integer combinations of the table's rows."""
-    rows, columns = _pivots(products)
-    if not rows:
-        return np.zeros((1, products.shape[1]), np.int64)
-    coordinates = _solve(products[np.ix_(rows, columns)], products[:, columns])
-    denominator = lcm(*(value.denominator for line in coordinates for value in line))
-    if denominator == 1:
-        return products[rows]
-    scaled = [[int(value * denominator) for value in line] for line in coordinates]
-    basis = np.array(_hermite_basis(scaled, denominator), dtype=object)
-    # Entries of the basis stay below the denominator, so the lifted rows are small again.
-    return (basis @ products[rows].astype(object) // denominator).astype(np.int64)
-
-
-def _coordinates(products: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """The integer U with ``products = U basis``, by least squares; the caller verifies the product."""
-    solution = np.linalg.lstsq(basis.T.astype(np.float64), products.T.astype(np.float64), rcond=None)[0]
-    return np.rint(solution.T).astype(np.int64)
-
-
-def _solve(square: np.ndarray, right: np.ndarray) -> list[list[Fraction]]:
-    """Exact ``right @ inverse(square)`` in rationals, by elimination on the transposed system."""
-    size = len(square)
-    system = [[Fraction(int(x)) for x in line] for line in np.concatenate([square.T, right.T], axis=1)]
-    for step in range(size):
-        pivot = next(i for i in range(step, size) if system[i][step])
-        system[step], system[pivot] = system[pivot], system[step]
-        inverse = 1 / system[step][step]
-        system[step] = [x * inverse for x in system[step]]
-        for i in range(size):
-            factor = system[i][step]
-            if i != step and factor:
-                system[i] = [x - factor * y if y else x for x, y in zip(system[i], system[step], strict=True)]
-    return [[system[i][size + j] for i in range(size)] for j in range(right.shape[0])]
-
-
-def _hermite_basis(vectors: list[list[int]], modulus: int) -> list[list[int]]:
-    """Upper triangular (Hermite) basis of the lattice spanned by `vectors`.
-
-    The pivot rows of the table are themselves ``modulus`` times the unit vectors here, so the lattice
-    contains ``modulus * Z^r`` and every entry may be kept below the modulus.
+    Raises:
+        ArithmeticError: as `factorise`.
     """
-    size = len(vectors[0])
-    basis = [[modulus if i == j else 0 for j in range(size)] for i in range(size)]
-    for vector in {tuple(x % modulus for x in vector) for vector in vectors}:
-        rest = list(vector)
-        for i in range(size):
-            while rest[i]:  # Euclid on the leading entries
-                quotient = basis[i][i] // rest[i]
-                basis[i] = [x - quotient * y for x, y in zip(basis[i], rest, strict=True)]
-                basis[i], rest = rest, basis[i]
-            basis[i] = basis[i][: i + 1] + [x % modulus for x in basis[i][i + 1 :]]
-            rest = [x % modulus for x in rest]
-    return basis
+    row, column = _lone_functions(table.products.astype(np.int64))
+    if not row.any() and not column.any():
+        return factorise(table)
+    rest = _factorise(table, row, column)
+    return rest if rest.exact_terms >= 1 else factorise(table)
 
 
-def _reduced(basis: np.ndarray) -> np.ndarray:
-    """LLL reduction of the rows (Lenstra, Lenstra, Lovasz 1982): short, nearly orthogonal vectors."""
-    v = basis.copy()
-    k, size = 1, len(v)
-    while k < size:
-        for j in range(k - 1, -1, -1):
-            quotient = round(_projections(v, k)[0][j])
-            if quotient:
-                v[k] -= quotient * v[j]
-        projections, norms = _projections(v, k)
-        if norms[k] >= (0.75 - projections[k - 1] ** 2) * norms[k - 1]:
-            k += 1
-        else:
-            v[[k - 1, k]] = v[[k, k - 1]]
-            k = max(k - 1, 1)
-    return v
+def _factorise(table: CodeTable, row: np.ndarray, column: np.ndarray) -> Factors:
+    """Factors of the products less a function of the weight code, (1, B), and one of the activation code, (A, 1)."""
+    core = table.products.astype(np.int64) - row - column
+    a = table.activation_codes - (table.activation_low if row.any() else 0)
+    b = table.weight_codes - (table.weight_low if column.any() else 0)
+    candidates = _m_form(core)
+    if len(candidates[0][1]) < min(core.shape):
+        candidates += _e_form(core, a[:, None], b[None, :], len(candidates[0][1]))
+    exact = [(centred(u, v), v) for u, v in candidates if _rebuilds(u, v, core)]
+    exact = sorted(exact, key=lambda pair: largest_part(*pair))[:_TIGHTENED]
+    floor = smallest_possible(core)
+    for u, v in sorted((tightened(u, v, floor) for u, v in exact), key=lambda pair: largest_part(*pair)):
+        shift = lattice.coordinates((core - u @ v)[:1], v)[0]
+        if _rebuilds(u + shift, v, core):
+            return Factors(u, v, shift, int(largest_part(u, v)), row[0], column[:, 0])
+    raise ArithmeticError(
+        f"No integer factors found for this table; use the gather engine. Received: rank {exact_rank(table)}"
+    )
 
 
-def _projections(v: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gram-Schmidt coefficients of row k and the squared norms of the orthogonalised rows 0 .. k."""
-    triangle = np.asarray(np.linalg.qr(v[: k + 1].T.astype(np.float64), mode="r"))
-    diagonal = np.diag(triangle)
-    return triangle[:k, k] / diagonal[:k], diagonal**2
+def _nothing(table: CodeTable) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = table.products.shape
+    return np.zeros((1, columns), np.int64), np.zeros((rows, 1), np.int64)
+
+
+def _lone_functions(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Functions of the weight code, shape (1, B), and of the activation code, (A, 1), that cost rank; else zeros.
+
+    Differences to one row take off whatever depends on the weight code alone, and so lower the rank
+    exactly if the row space is the larger for it; differences to one column likewise.
+    """
+    row, column = products[:1], products[:, :1]
+    no_row, no_column = np.zeros_like(row), np.zeros_like(column)
+    # The cheapest first: nothing, a sum per output channel, a sum per window, both.
+    choices = [(no_row, no_column), (row, no_column), (no_row, column), (row, column - row[:, :1])]
+    return min(choices, key=lambda pair: lattice.rank(products - pair[0] - pair[1]))
+
+
+def _m_form(core: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (U, V) of the table itself, all of the same rank."""
+    rank = lattice.rank(core)
+    by_row, (which, columns) = _distinct_rows(core), _distinct_rows(core.T)
+    fewest = min((columns.T, which.T), by_row, key=lambda pair: len(pair[1]))
+    if len(fewest[1]) <= max(rank, 1) or rank > _HIGHEST_RANK:
+        return [fewest]
+    rows = lattice.reduced(lattice.row_lattice(core))
+    columns = lattice.reduced(lattice.row_lattice(core.T)).T
+    pairs = [(lattice.coordinates(core, rows), rows), (columns, lattice.coordinates(core.T, columns.T).T)]
+    for u, v in list(pairs):  # the same lattices, reduced from the other factor's side
+        pairs.append((other := lattice.reduced(u.T).T, lattice.coordinates(core.T, other.T).T))
+        pairs.append((lattice.coordinates(core, other := lattice.reduced(v)), other))
+    return pairs
+
+
+def _distinct_rows(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the distinct rows each row is, as zeros and ones, and the distinct rows; rows of zeros need neither."""
+    lines, which = np.unique(core, axis=0, return_inverse=True)
+    chosen = (which.reshape(-1, 1) == np.arange(len(lines))).astype(np.int64)
+    used = np.flatnonzero(lines.any(axis=1))
+    used = used if used.size else np.array([0])  # the table of zeros keeps one
+    return chosen[:, used], lines[used]
+
+
+def _e_form(core: np.ndarray, a: np.ndarray, b: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (U, V) with the codes as their first column and row, where those have at most `most` columns."""
+    error = core - a * b
+    if not error.any() or lattice.rank(error) + 1 > most:
+        return []
+    return [(np.hstack([a, u]), np.vstack([b, v])) for u, v in _m_form(error)]
+
+
+def _rebuilds(u: np.ndarray, v: np.ndarray, core: np.ndarray) -> bool:
+    """Whether ``u v`` is the table, element by element, without having wrapped in int64."""
+    largest = (np.abs(u.astype(np.float64)) @ np.abs(v.astype(np.float64))).max(initial=0)
+    return bool(largest < 2.0**62 and np.array_equal(u @ v, core))

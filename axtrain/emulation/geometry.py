@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
+from axtrain.emulation.batched import batched_matmul
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -33,7 +35,7 @@ class Dense:
 
     def codes(self, engine, a_codes, w_codes, zero_point):
         """The engine's int32 sums of products of codes."""
-        return engine.matmul(a_codes, w_codes)
+        return batched_matmul(engine, a_codes, w_codes) if self.batched else engine.matmul(a_codes, w_codes)
 
     def per_output(self, kernel_values):
         """Sums over the summed axes, shaped to broadcast against the output."""
@@ -126,6 +128,7 @@ def padded(codes, pads, zero_point):
     return ops.pad(codes - zero_point, [(0, 0), *pads, (0, 0)]) + zero_point
 
 
-def terms(geometry, kernel_shape) -> int:
-    """How many products one output element sums."""
-    return int(np.prod([kernel_shape[axis] for axis in geometry.summed_axes(len(kernel_shape))]))
+def terms(geometry, kernel_shape) -> int | None:
+    """How many products one output element sums; `None` where an axis is open, as a sequence's may be."""
+    sizes = [kernel_shape[axis] for axis in geometry.summed_axes(len(kernel_shape))]
+    return None if None in sizes else int(np.prod(sizes))

@@ -3,7 +3,8 @@
 Dense: one product with contraction length r K. Convolution: one convolution with r C input
 channels; the factors are looked up before patches are cut, so each activation is looked up once.
 A float32 sum of integers is exact while every partial sum stays within 2^24; longer contractions are
-cut into parts that are added as int32 (theory page, section 2).
+cut into parts that are added as int32 (theory page, section 2). Large dense products go through int8
+where the factors fit. What depends on one operand alone is summed in int32 and never multiplied.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ import numpy as np
 from keras import ops
 
 from axtrain.emulation.code_table import CodeTable
-from axtrain.emulation.factorisation import factorise
+from axtrain.emulation.factorisation import factorise, factorise_rest
+from axtrain.emulation.int8_products import int8_product
+from axtrain.emulation.look_up import LookUp, whole_numbers
+
+# Dense products of fewer terms are over before a compiled program has started (chosen here).
+MIN_INT8_TERMS = 1 << 20
 
 
 class LowRankEngine:
@@ -27,104 +33,126 @@ class LowRankEngine:
     def __init__(self, table: CodeTable) -> None:
         self.table = table
         self.factors = factorise(table)
-        self._line = _straight_line(self.factors.activation, table.activation_codes)
+        self.rest = factors = factorise_rest(table)
+        self._activations = LookUp(factors.activation.astype(np.float32), table.activation_low)
+        self._weights = LookUp(factors.weight.T.astype(np.float32), table.weight_low)
+        self._intercept = _intercept(factors.activation, table.activation_codes)
+        self._activation_shift = whole_numbers(factors.activation_shift, table.activation_low)
+        self._weight_shift = whole_numbers(factors.weight_constant, table.weight_low)
+        self._int8 = int8_product(factors, table)
 
     def __repr__(self) -> str:
-        return f"LowRankEngine(rank={self.factors.rank}, exact_terms={self.factors.exact_terms})"
+        return f"LowRankEngine(rank={self.rest.rank}, exact_terms={self.rest.exact_terms})"
 
     def matmul(self, activations, weights):
-        """int32 ``sum_k T[a_mk, b_kn]`` for codes of shape (..., K) and (K, N)."""
-        length, units = weights.shape
-        left = self._activation_factors(activations)  # (..., K r)
-        right = self._weight_factors(weights)  # (K, r, N)
-        rank = self.factors.rank
+        """int32 ``sum_k T[a_mk, b_kn]`` for codes of shape (..., K) and (K, N), or (..., M, K) and (..., K, N)."""
+        *batch, length, units = weights.shape
+        lead = ops.shape(activations)[:-1]
+        if not batch:  # one product of two matrices, however many axes there are in front
+            activations = ops.reshape(activations, (-1, length))
+        fast = self._int8 is not None and _large(activations.shape, units)
+        total = self._int8(activations, weights) if fast else self._float_matmul(activations, weights)
+        if self._activation_shift:
+            total = total + self._activation_shift.sums(activations, axis=-1)
+        return total if batch else ops.reshape(total, (*lead, units))
+
+    def _float_matmul(self, activations, weights):
         total = None
-        for start, stop in _parts(length, self.factors.exact_terms):
-            part = ops.matmul(
-                left[..., start * rank : stop * rank],
-                ops.reshape(right[start:stop], ((stop - start) * rank, units)),
-            )
-            total = _add(total, part)
-        return total + self._shift(right, axes=(0, 1))
+        for start, stop in _parts(weights.shape[-2], self.rest.exact_terms):
+            left = self._left(activations[..., start:stop])  # (..., r K)
+            right = self._weights.planes(weights[..., start:stop, :], axis=-2)  # (..., r K, N)
+            total = _add(total, ops.matmul(left, right))
+        return total + self._weight_shift.sums(weights, axis=-2) if self._weight_shift else total
 
     def conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID convolution of codes (B, *space, C) with (*kernel, C, N)."""
         *window, channels, filters = weights.shape
-        rank, taps = self.factors.rank, int(np.prod(window))
-        left = self._activation_factors(activations)  # (B, *space, C r)
-        right = self._weight_factors(weights)  # (*kernel, C, r, N)
         total = None
-        for box, tap_slices in _tap_boxes(activations.shape, weights.shape, dilation_rate, strides, self.factors):
-            box_taps = int(np.prod([s.stop - s.start for s in tap_slices])) if tap_slices else taps
-            for start, stop in _parts(channels, self.factors.exact_terms // box_taps):
-                kernel = right[(*tap_slices, slice(start, stop))]
-                kernel = ops.reshape(kernel, (*kernel.shape[: len(window)], (stop - start) * rank, filters))
-                image = left[(slice(None), *box, slice(start * rank, stop * rank))]
-                part = _strided(ops.conv, image, kernel, strides, dilation_rate)
-                total = _add(total, part)
-        return total + self._shift(right, axes=tuple(range(len(window) + 2)))
+        for image, kernel, steps in self._pieces(activations, weights, strides, dilation_rate):
+            for start, stop in _parts(channels, self.rest.exact_terms // int(np.prod(kernel.shape[:-2]))):
+                left = self._left(image[..., start:stop])  # (B, *space, r C)
+                right = self._weights.planes(kernel[..., start:stop, :], axis=-2)  # (*kernel, r C, N)
+                total = _add(total, _strided(ops.conv, left, right, *steps))
+        if self._weight_shift:
+            total = total + ops.sum(self._weight_shift.sums(ops.reshape(weights, (-1, filters)), axis=0), axis=0)
+        if self._activation_shift:
+            sums = self._activation_shift.sums(activations, axis=-1)
+            total = total + sum(view for _, view in _views(sums, window, strides, dilation_rate))
+        return total
 
     def depthwise_conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID depthwise convolution of codes (B, *space, C) with (*kernel, C, multiplier)."""
+        *window, channels, multiplier = weights.shape
         total = None
-        right = self._weight_factors(weights)  # (*kernel, C, r, multiplier)
-        left = self._activation_factors(activations)  # (B, *space, C r)
-        left = ops.reshape(left, (*ops.shape(activations), self.factors.rank))
-        for box, taps in _tap_boxes(activations.shape, weights.shape, dilation_rate, strides, self.factors):
-            image, kernel = left[(slice(None), *box)], right[taps]
-            part = None
-            for r in range(self.factors.rank):
-                product = _strided(ops.depthwise_conv, image[..., r], kernel[..., r, :], strides, dilation_rate)
-                part = product if part is None else part + product
-            total = _add(total, part)
-        shift = ops.reshape(self._shift(right, axes=(*range(len(weights.shape) - 2), -2)), (-1,))
-        return total + shift
+        for image, kernel, steps in self._pieces(activations, weights, strides, dilation_rate):
+            left = self._left(image)  # (B, *space, r C)
+            right = self._weights.planes(kernel, axis=-2)  # (*kernel, r C, multiplier)
+            part = _strided(ops.depthwise_conv, left, right, *steps)
+            by_factor = (*ops.shape(part)[:-1], self.rest.rank, channels * multiplier)
+            total = _add(total, part if self.rest.rank == 1 else ops.sum(ops.reshape(part, by_factor), axis=-2))
+        if self._weight_shift:
+            total = total + self._weight_shift.sums(ops.reshape(weights, (-1, channels * multiplier)), axis=0)[0]
+        if self._activation_shift:
+            values = self._activation_shift.planes(activations, axis=-1)
+            sums = sum(view for _, view in _views(values, window, strides, dilation_rate))
+            total = total + ops.repeat(sums, multiplier, axis=-1)
+        return total
+
+    def _left(self, codes):
+        """(..., C) codes to (..., r C) factors."""
+        if self._intercept is None:
+            return self._activations.planes(codes, axis=-1)
+        codes = ops.cast(codes, "float32")  # the factor is the code itself: no look-up
+        return codes + self._intercept if self._intercept else codes
 
     def _activation_factors(self, codes):
-        """(..., C) codes to (..., C r) looked-up factors, r fastest."""
-        if self._line is not None:  # the factor is the code itself, scaled and shifted: no look-up
-            slope, intercept = self._line
-            codes = ops.cast(codes, "float32")
-            return codes if (slope, intercept) == (1, 0) else codes * slope + intercept
+        """(..., K) codes to (..., K r) factors of the whole table, r fastest."""
         index = ops.cast(codes, "int32") - self.table.activation_low
-        factors = self.factors.activation.astype(np.float32)
-        if self.factors.rank == 1:
-            return ops.take(ops.convert_to_tensor(factors[:, 0]), index)
-        looked_up = ops.take(ops.convert_to_tensor(factors), index, axis=0)
-        *lead, channels = ops.shape(codes)
-        return ops.reshape(looked_up, (*lead, channels * self.factors.rank))
+        looked_up = ops.take(ops.convert_to_tensor(self.factors.activation.astype(np.float32)), index, axis=0)
+        *lead, length = ops.shape(codes)
+        return ops.reshape(looked_up, (*lead, length * self.factors.rank))
 
     def _weight_factors(self, codes):
-        """(..., K, N) codes to (..., K, r, N) looked-up factors."""
+        """(..., K, N) codes to (..., K, r, N) factors of the whole table."""
         index = ops.cast(codes, "int32") - self.table.weight_low
         factors = ops.convert_to_tensor(self.factors.weight.T.astype(np.float32))
         return ops.swapaxes(ops.take(factors, index, axis=0), -1, -2)
 
     def _shift(self, weight_factors, axes):
-        """What centring took off each output channel, exact in int32."""
-        if not self.factors.shift.any():
-            return 0
+        """What centring took off the factors of the whole table, int32 per output channel."""
         shift = ops.convert_to_tensor(self.factors.shift.astype(np.int32))
-        shifted = ops.cast(weight_factors, "int32") * shift[:, None]
-        return ops.sum(shifted, axis=axes)
+        return ops.sum(ops.cast(weight_factors, "int32") * shift[:, None], axis=axes)
+
+    def _pieces(self, image, kernel, strides, dilation_rate):
+        """(codes, kernel, (strides, dilation)) of convolutions to add: one tap each where a window is too long."""
+        *window, _, _ = kernel.shape
+        if int(np.prod(window)) <= self.rest.exact_terms:
+            yield image, kernel, (strides, dilation_rate)
+            return
+        ones = (1,) * len(window)
+        for tap, view in _views(image, window, strides, dilation_rate):
+            yield view, kernel[tuple(slice(t, t + 1) for t in tap)], (ones, ones)
 
 
-def _straight_line(factor: np.ndarray, codes: np.ndarray) -> tuple[int, int] | None:
-    """(slope, intercept) where the one activation factor is ``slope * code + intercept``."""
-    if factor.shape[1] != 1:
-        return None
-    slope = int(factor[1, 0] - factor[0, 0])
-    intercept = int(factor[0, 0] - slope * codes[0])
-    return (slope, intercept) if np.array_equal(factor[:, 0], slope * codes + intercept) else None
+def _intercept(factor: np.ndarray, codes: np.ndarray) -> int | None:
+    """The constant of the one activation factor where that is ``code + constant``."""
+    constants = factor - codes[:, None]
+    return int(constants[0, 0]) if factor.shape[1] == 1 and np.ptp(constants) == 0 else None
+
+
+def _large(activation_shape, units: int) -> bool:
+    """Whether a dense product is worth a program of its own; an open batch is taken for a large one."""
+    return None in activation_shape or int(np.prod(activation_shape)) * units >= MIN_INT8_TERMS
 
 
 def _strided(convolution, image, kernel, strides, dilation_rate):
     """A VALID convolution, also with strides that the backend refuses to combine with dilation."""
     dilated, strided = max(dilation_rate) > 1, max(strides) > 1
     unequal = convolution is ops.depthwise_conv and len(set(strides)) > 1
+    options = {"padding": "valid", "dilation_rate": dilation_rate, "data_format": "channels_last"}
     if not (strided and dilated) and not unequal:
-        return convolution(image, kernel, strides=strides, padding="valid", dilation_rate=dilation_rate)
-    every = convolution(image, kernel, strides=1, padding="valid", dilation_rate=dilation_rate)
+        return convolution(image, kernel, strides=strides, **options)
+    every = convolution(image, kernel, strides=1, **options)
     return every[(slice(None), *(slice(None, None, stride) for stride in strides))]
 
 
@@ -140,20 +168,15 @@ def _parts(length: int, limit: int) -> list[tuple[int, int]]:
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 
-def _tap_boxes(image_shape, kernel_shape, dilation_rate, strides, factors):
-    """Where one channel's window alone passes the exact range, the window is cut tap by tap."""
-    *window, _, _ = kernel_shape
-    everything = (slice(None),) * len(window)
-    if int(np.prod(window)) <= factors.exact_terms:
-        return [(everything, ())] if not window else [(everything, tuple(slice(0, k) for k in window))]
-    boxes = []
+def _views(image, window, strides, dilation_rate):
+    """For each tap of the window, the tap and the strided view of the image that it meets."""
+    sizes = ops.shape(image)[1:-1]
+    outputs = [
+        (size - (k - 1) * d - 1) // s + 1 for size, k, d, s in zip(sizes, window, dilation_rate, strides, strict=True)
+    ]
     for tap in np.ndindex(*window):
-        outputs = [
-            (size - (k - 1) * d - 1) // s
-            for size, k, d, s in zip(image_shape[1:-1], window, dilation_rate, strides, strict=True)
-        ]
-        image = tuple(
-            slice(t * d, t * d + o * s + 1) for t, d, o, s in zip(tap, dilation_rate, outputs, strides, strict=True)
+        view = tuple(
+            slice(t * d, t * d + (o - 1) * s + 1, s)
+            for t, d, o, s in zip(tap, dilation_rate, outputs, strides, strict=True)
         )
-        boxes.append((image, tuple(slice(t, t + 1) for t in tap)))
-    return boxes
+        yield tap, image[(slice(None), *view)]

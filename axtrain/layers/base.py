@@ -12,8 +12,10 @@ import keras
 from keras import ops
 
 from axtrain.emulation.geometry import terms
+from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
 from axtrain.layers.playing import HardwareProduct, Playing, accumulate, chosen_engine, play
+from axtrain.layers.residual import FidelityReport
 from axtrain.layers.state import HardwareState
 
 
@@ -21,14 +23,22 @@ class ApproximateLayer(keras.layers.Layer):
     """Mixin: the Keras layer's product, played by a `Hardware`.
 
     Forward, fidelity `"exact"`: ``y = s_a s_w (sum T[a, w] - z_a sum w) + bias`` with the accumulator
-    bit-exact in int32. Fidelity `"gaussian"`: ``y = a w + s_a s_w (sum mu(w) + eps)``, eps of the variance
-    fitted at calibration. Gradient of both: that of the float product of the dequantised operands
-    (straight-through). The stored kernel stays clean; faults and rounding act on a copy.
+    bit-exact in int32. Fidelity `"calibrated"`: ``y = a w + s_a s_w (sum_r sum u_r[a] v_r[w] + sum mu(w) + eps)``,
+    the error's best rank-r fit under the operands' distributions, a bias, and eps of the variance that is left
+    (theory page, section 4); `"gaussian"`: the same at r = 0. Gradient of all: that of the float product of the
+    dequantised operands (straight-through); of `"exact"` with `gradient="table"`: ``dy/dx = s_w dT/da``,
+    ``dy/dv = s_a (dT/dw - z_a)``, the table's slopes over `gradient_window`. The stored kernel stays clean;
+    faults and rounding act on a copy.
 
     Args (besides the Keras layer's own):
         hardware: a `Hardware`, its `to_dict()`, or `None` for the plain Keras layer.
-        fidelity: `"exact"` or `"gaussian"`.
+        fidelity: `"exact"`, `"calibrated"` or `"gaussian"`.
         engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+        gradient: `"straight_through"` or `"table"`, for coarse circuits (theory page, section 3).
+        gradient_window: half window in codes over which `"table"` smooths the table, an int >= 1.
+        rank: r of `"calibrated"`; `None` is the default of `axtrain.layers.playing.DEFAULT_RANK`.
+        residual: eps of `"calibrated"`: `"normal"`, `"mixture"` (the shape measured at calibration), `"none"`, or
+            `"auto"`, the mixture where sums are short and it fits better.
         calibrated: whether the activation range comes from calibration data (`convert` sets it). A layer
             without follows its batches: a moving average in training, the batch's own before any training.
     """
@@ -38,18 +48,39 @@ class ApproximateLayer(keras.layers.Layer):
     hardware: Any  # a Hardware, or None
     hardware_state: Any  # a HardwareState, or None where there is no hardware
 
-    def __init__(self, *args, hardware=None, fidelity="exact", engine=None, calibrated=False, **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        hardware=None,
+        fidelity="exact",
+        engine=None,
+        gradient="straight_through",
+        gradient_window=DEFAULT_WINDOW,
+        rank=None,
+        residual="auto",
+        calibrated=False,
+        **kwargs,
+    ) -> None:
         super().__init__(*args, **kwargs)
         if isinstance(hardware, dict):
             hardware = Hardware.from_dict(hardware)
         if hardware is not None and not isinstance(hardware, Hardware):
             raise TypeError(f"`hardware` must be an axtrain.Hardware or None. Received: hardware={hardware!r}")
         self.hardware = hardware
-        self.playing = Playing(fidelity=fidelity, engine=engine)
+        self.playing = Playing(
+            fidelity=fidelity,
+            engine=engine,
+            gradient=gradient,
+            gradient_window=gradient_window,
+            rank=rank,
+            residual=residual,
+        )
         self.hardware_state = None
         if hardware is not None:
             self._check_supported()
-            self.hardware_state = HardwareState(hardware, calibrated, name=f"{self.name}_hardware")
+            self._make_states(calibrated)
+            for state in self._states:
+                state.rank = self.playing.fitted_rank
 
     @property
     def fidelity(self) -> str:
@@ -58,7 +89,38 @@ class ApproximateLayer(keras.layers.Layer):
 
     @fidelity.setter
     def fidelity(self, value: str) -> None:
-        self.playing = replace(self.playing, fidelity=value)
+        self.play_as(replace(self.playing, fidelity=value))
+
+    def play_as(self, playing: Playing) -> None:
+        """Plays the hardware in another way from now on; where calibration data were seen, fits what it needs.
+
+        Compiled functions keep what they were traced with: `axtrain.set_fidelity` makes them anew.
+        """
+        self.playing = playing
+        for product in self.products if self.built else ():
+            if product.state.is_fitted:
+                count = None if product.kernel is None else terms(product.geometry, product.kernel.shape)
+                shape = playing.residual if playing.residual_of(count) == "mixture" else "normal"
+                product.state.fit(product.geometry, product.kernel, rank=playing.fitted_rank, shape=shape)
+
+    @property
+    def fidelity_report(self) -> tuple[FidelityReport, ...]:
+        """How well the error model predicts the bit-exact errors of calibration data that it was not fitted to.
+
+        One report for each of `products` that sums activations with a kernel; empty without calibration data and
+        for the exact fidelity, which predicts nothing.
+        """
+        if self.fidelity == "exact":
+            return ()
+        reports = []
+        for state, geometry, kernel in self.products:
+            count = None if kernel is None else terms(geometry, kernel.shape)
+            reports.append(state.report(geometry, kernel, self.playing.residual_of(count)))
+        return tuple(report for report in reports if report is not None)
+
+    @property
+    def _states(self) -> tuple[HardwareState, ...]:
+        return () if self.hardware_state is None else (self.hardware_state,)
 
     @property
     def engine(self) -> str | None:
@@ -68,6 +130,28 @@ class ApproximateLayer(keras.layers.Layer):
     @engine.setter
     def engine(self, value: str | None) -> None:
         self.playing = replace(self.playing, engine=value)
+
+    @property
+    def gradient(self) -> str:
+        """`"straight_through"` or `"table"`. Static: compiled functions keep the one they were traced with."""
+        return self.playing.gradient
+
+    @gradient.setter
+    def gradient(self, value: str) -> None:
+        self.playing = replace(self.playing, gradient=value)
+
+    @property
+    def gradient_window(self) -> int:
+        """Half window in codes of the `"table"` gradient; static."""
+        return self.playing.gradient_window
+
+    @gradient_window.setter
+    def gradient_window(self, value: int) -> None:
+        self.playing = replace(self.playing, gradient_window=value)
+
+    def _make_states(self, calibrated: bool) -> None:
+        """Makes `hardware_state`; a layer of several products makes one for each."""
+        self.hardware_state = HardwareState(self.hardware, calibrated, name=f"{self.name}_hardware")
 
     def _check_supported(self) -> None:
         """Raises ValueError for a variant of the Keras layer that the engines do not play."""
@@ -90,10 +174,9 @@ class ApproximateLayer(keras.layers.Layer):
         """The layer on its hardware; the plain Keras layer without one or while calibration data passes."""
         if self.hardware is None:
             return super().call(inputs)
-        inputs, kernel = ops.cast(inputs, "float32"), ops.convert_to_tensor(self.kernel)
-        outputs = play(self.hardware_state, self._geometry, inputs, kernel, self.playing, bool(training))
-        if self.use_bias:
-            outputs = outputs + self.bias
+        inputs, kernel = self._product_inputs(inputs), ops.convert_to_tensor(self._product_kernel)
+        bias = ops.convert_to_tensor(self.bias) if self.use_bias else None
+        outputs = play(self.hardware_state, self._geometry, inputs, kernel, self.playing, bool(training), bias)
         outputs = ops.cast(outputs, self.compute_dtype)
         return outputs if self.activation is None else self.activation(outputs)
 
@@ -112,8 +195,8 @@ class ApproximateLayer(keras.layers.Layer):
         if self.hardware is None:
             raise ValueError(f"Without hardware there is no accumulator. Received: layer {self.name!r}, hardware=None")
         state = self.hardware_state
-        a = state.quantise_activations(ops.cast(inputs, "float32"), training=False)
-        w = state.read_weights(ops.convert_to_tensor(self.kernel), self._summed_axes, training=False)
+        a = state.quantise_activations(self._product_inputs(inputs), training=False)
+        w = state.read_weights(ops.convert_to_tensor(self._product_kernel), self._summed_axes, training=False)
         return accumulate(state, self._geometry, a.codes, a.zero_point, w, self.chosen_engine)
 
     @property
@@ -121,26 +204,53 @@ class ApproximateLayer(keras.layers.Layer):
         """Every product that the layer plays on its hardware; empty without hardware."""
         if self.hardware_state is None:
             return ()
-        return (HardwareProduct(self.hardware_state, self._geometry, self.kernel),)
+        return (HardwareProduct(self.hardware_state, self._geometry, self._product_kernel),)
+
+    @property
+    def _product_kernel(self):
+        """The kernel as the product's geometry takes it."""
+        return self.kernel
+
+    def _product_inputs(self, inputs):
+        """The inputs as the product's geometry takes them, float32."""
+        return ops.cast(inputs, "float32")
+
+    @property
+    def product_names(self) -> tuple[str, ...]:
+        """What each of `products` is called within the layer; the only product of a layer has no name."""
+        return ("",) if self.products else ()
+
+    @property
+    def biases(self) -> dict[str, Any]:
+        """The variables added to the sums of products, by product name (`""` where it is the layer's output)."""
+        return {"": self.bias} if self.use_bias else {}
+
+    @property
+    def chosen_engines(self) -> tuple:
+        """The engine of each of `products`."""
+        return (self.chosen_engine,) if self.products else ()
 
     @property
     def chosen_engine(self):
         """The engine that plays this layer's table, for its operation and size."""
-        return chosen_engine(self.hardware_state, self._geometry, self.kernel.shape, self.playing)
+        return chosen_engine(self.hardware_state, self._geometry, self._product_kernel.shape, self.playing)
 
     @property
-    def multiplications_per_output(self) -> int:
+    def multiplications_per_output(self) -> int | None:
         """How many products one output element sums."""
-        return terms(self._geometry, self.kernel.shape)
+        return terms(self._geometry, self._product_kernel.shape)
 
     @property
     def _summed_axes(self) -> tuple[int, ...]:
-        return self._geometry.summed_axes(len(self.kernel.shape))
+        return self._geometry.summed_axes(len(self._product_kernel.shape))
 
     def get_config(self) -> dict[str, Any]:
         """The Keras layer's configuration and the hardware as plain data."""
         config = super().get_config()
-        played = {"hardware": None, "fidelity": self.fidelity, "engine": self.engine, "calibrated": False}
+        played: dict[str, Any] = {"hardware": None, "calibrated": False}
+        played |= {"fidelity": self.fidelity, "engine": self.engine}
+        played |= {"gradient": self.playing.gradient, "gradient_window": self.playing.gradient_window}
+        played |= {"rank": self.playing.rank, "residual": self.playing.residual}
         if self.hardware is not None:
             played["hardware"] = self.hardware.to_dict()
             played["calibrated"] = self.hardware_state.calibrated

@@ -9,16 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import keras
 from keras import ops
 
 from axtrain.emulation.geometry import terms
 from axtrain.emulation.selection import ENGINES, engine_for
 from axtrain.emulation.surrogate import surrogate_gradient
+from axtrain.emulation.table_gradient import DEFAULT_WINDOW, table_surrogates
+from axtrain.layers.residual import SHORT
 from axtrain.layers.state import HardwareState
+from axtrain.layers.statistical import statistical
 from axtrain.quantisers import Codes, Quantiser
 
-FIDELITIES = ("exact", "gaussian")
+FIDELITIES = ("exact", "calibrated", "gaussian")
+RESIDUALS = ("auto", "normal", "mixture", "none")
+# Of the calibrated fidelity: one more product is what a training step hardly notices (benchmarks/fidelity.py).
+DEFAULT_RANK = 1
+GRADIENTS = ("straight_through", "table")
 
 
 @dataclass(frozen=True)
@@ -26,21 +32,58 @@ class Playing:
     """How hardware is played; static, part of the traced graph.
 
     Attributes:
-        fidelity: `"exact"` or `"gaussian"`.
+        fidelity: `"exact"`, `"calibrated"` or `"gaussian"`.
+        rank: of the calibrated fidelity: ordinary products that play the error's systematic part; `None` is
+            `DEFAULT_RANK`.
+        residual: of the calibrated fidelity, the noise for the rest: `"normal"`, `"mixture"` (the shape measured at
+            calibration), `"none"`, or `"auto"`, the mixture where sums are short and it fits better.
         engine: `None` chooses; a name of `axtrain.emulation.selection.ENGINES` forces one.
+        gradient: of the exact fidelity: `"straight_through"`, the float product's, or `"table"`, the slopes of
+            the circuit's table. The statistical fidelities' is always straight-through.
+        gradient_window: half window in codes over which `"table"` smooths.
 
     Raises:
-        ValueError: an unknown fidelity or engine.
+        ValueError: an unknown fidelity, engine, gradient or residual, a window that is not an int >= 1, or a rank
+            that is not an int >= 0.
     """
 
     fidelity: str = "exact"
     engine: str | None = None
+    gradient: str = "straight_through"
+    gradient_window: int = DEFAULT_WINDOW
+    rank: int | None = None
+    residual: str = "auto"
 
     def __post_init__(self) -> None:
         if self.fidelity not in FIDELITIES:
             raise ValueError(f"`fidelity` must be one of {FIDELITIES}. Received: fidelity={self.fidelity!r}")
         if self.engine is not None and self.engine not in ENGINES:
             raise ValueError(f"`engine` must be None or one of {sorted(ENGINES)}. Received: engine={self.engine!r}")
+        if self.gradient not in GRADIENTS:
+            raise ValueError(f"`gradient` must be one of {GRADIENTS}. Received: gradient={self.gradient!r}")
+        window = self.gradient_window
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+            raise ValueError(f"`gradient_window` must be an int >= 1. Received: gradient_window={window!r}")
+        rank = self.rank
+        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 0):
+            raise ValueError(f"`rank` must be an int >= 0, or None for {DEFAULT_RANK}. Received: rank={rank!r}")
+        if self.residual not in RESIDUALS:
+            raise ValueError(f"`residual` must be one of {RESIDUALS}. Received: residual={self.residual!r}")
+
+    @property
+    def fitted_rank(self) -> int:
+        """The rank of the error model that the fidelity needs."""
+        if self.fidelity != "calibrated":
+            return 0
+        return DEFAULT_RANK if self.rank is None else self.rank
+
+    def residual_of(self, terms: int | None) -> str:
+        """`"none"`, `"normal"` or `"mixture"`: what is drawn for sums of so many terms (`None` is many)."""
+        if self.fidelity == "gaussian":
+            return "normal"
+        if self.residual != "auto":
+            return self.residual
+        return "mixture" if terms is not None and terms <= SHORT else "normal"
 
 
 class HardwareProduct(NamedTuple):
@@ -57,8 +100,8 @@ class HardwareProduct(NamedTuple):
     kernel: Any
 
 
-def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, training: bool):
-    """The layer's sums of products in real units, float32, without bias.
+def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, training: bool, bias=None):
+    """The layer's sums of products in real units, float32, and its bias.
 
     Args:
         state: the hardware and its ranges; while it observes, the plain float product is given.
@@ -67,15 +110,17 @@ def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, train
         kernel: float32 weights.
         playing: fidelity and engine.
         training: whether moving ranges follow and faults are drawn anew.
+        bias: float32, one per output channel, or `None`.
     """
     if state.observer is not None:
         state.observer.add(ops.convert_to_numpy(inputs))
-        return geometry.floats(inputs, kernel)
+        state.watch(geometry, inputs, kernel)
+        return _biased(geometry.floats(inputs, kernel), bias)
     quantiser = state.activation_quantiser(inputs, training)
     w = state.read_weights(kernel, geometry.summed_axes(len(kernel.shape)), training)
     if playing.fidelity == "exact":
-        return _exact(state, geometry, inputs, quantiser, w, playing)
-    return _gaussian(state, geometry, quantiser(inputs), w)
+        return _exact(state, geometry, inputs, quantiser, w, playing, bias)
+    return statistical(state, geometry, inputs, quantiser, w, playing, bias)
 
 
 def accumulate(state: HardwareState, geometry, a_codes, zero_point, w: Codes, engine):
@@ -101,26 +146,28 @@ def output_scale(a_scale, w: Codes):
     return a_scale * ops.reshape(w.scale, (-1,))
 
 
-def _exact(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing):
+def _biased(outputs, bias):
+    return outputs if bias is None else outputs + bias
+
+
+def _exact(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing, bias):
     engine = chosen_engine(state, geometry, w.codes.shape, playing)
+    outside, bias = (bias, None) if playing.gradient == "table" else (None, bias)
+    # Gradients flow through the surrogate alone; TensorFlow looks for variables behind all that `forward` uses.
+    held, held_bias = ops.stop_gradient(inputs), None if bias is None else ops.stop_gradient(bias)
 
     def forward():
-        sums = accumulate(state, geometry, quantiser.codes(inputs), quantiser.zero_point, w, engine)
-        return ops.cast(sums, "float32") * output_scale(quantiser.scale, w)
+        if engine.name == "numba":  # one pass over memory for the whole layer
+            return engine.played(geometry, held, quantiser, w, held_bias)
+        sums = accumulate(state, geometry, quantiser.codes(held), quantiser.zero_point, w, engine)
+        return _biased(ops.cast(sums, "float32") * output_scale(quantiser.scale, w), held_bias)
 
-    def surrogate(inputs, weights):
-        return geometry.floats(quantiser.real(inputs), weights)
+    def surrogate(inputs, weights, *bias):
+        return _biased(geometry.floats(quantiser.real(inputs), weights), *bias or [None])
 
-    return surrogate_gradient(forward, surrogate, inputs, w.real)
+    if playing.gradient == "table":
+        scale = output_scale(quantiser.scale, w)
+        along = table_surrogates(state.hardware.code_table, geometry, playing.gradient_window, quantiser, w, scale)
+        return _biased(surrogate_gradient(forward, along, inputs, w.real), outside)
+    return surrogate_gradient(forward, surrogate, inputs, w.real, *([] if bias is None else [bias]))
 
-
-def _gaussian(state, geometry, a: Codes, w: Codes):
-    if not state.calibrated:
-        raise ValueError(
-            "The gaussian fidelity is fitted to calibration data; use axtrain.convert with calibration=... "
-            f"Received: {state.name!r}, never calibrated"
-        )
-    mean, variance = state.error_of_sum(geometry.floats, a, w)
-    noise = keras.random.normal(ops.shape(variance), seed=state.noise)
-    error = output_scale(a.scale, w) * (geometry.per_output(mean) + ops.sqrt(variance) * noise)
-    return geometry.floats(a.real, w.real) + ops.stop_gradient(error)

@@ -1,0 +1,67 @@
+"""A quantiser's element-wise passes, each one pass over memory where TensorFlow's operations take six."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from axtrain.emulation.native.buffers import Buffers
+from axtrain.emulation.native.patches import compiled, quantised
+from axtrain.emulation.native.threads import cores, parts, run
+
+_BUFFERS = Buffers()
+_PART = 1 << 20  # waking a thread costs more than passing over fewer elements than this
+
+
+def dequantised(value, quantiser):
+    """float32 ``scale * (clip(round(value / scale) + zero_point) - zero_point)``; no gradient passes."""
+
+    def call(value, scale, zero_point):
+        limits = (scale, zero_point, np.float32(quantiser.code_low), np.float32(quantiser.code_high))
+        target = _BUFFERS.take(value.shape, np.float32)
+        _shared(_dequantise, value.size, value.reshape(-1), limits, target.reshape(-1))
+        return target
+
+    # Per channel the scale is an array; a kernel's few weights are left to TensorFlow.
+    if len(quantiser.scale.shape):
+        return (quantiser.codes(value) - quantiser.zero_point) * quantiser.scale
+    real = tf.numpy_function(call, [value, quantiser.scale, quantiser.zero_point], tf.float32, stateful=False)
+    return tf.ensure_shape(real, value.shape)
+
+
+def inside(upstream, value, low, high):
+    """`upstream` where low <= value <= high, else 0; no gradient passes."""
+    if len(low.shape):
+        return tf.where((value >= low) & (value <= high), upstream, tf.zeros_like(upstream))
+
+    def call(upstream, value, low, high):
+        target = _BUFFERS.take(value.shape, np.float32)
+        _shared(_keep_inside, value.size, upstream.reshape(-1), value.reshape(-1), low, high, target.reshape(-1))
+        return target
+
+    kept = tf.numpy_function(call, [upstream, value, low, high], tf.float32, stateful=False)
+    return tf.ensure_shape(kept, value.shape)
+
+
+def _shared(kernel, size: int, *arguments) -> None:
+    run(kernel, [(*arguments, *part) for part in parts(size, cores(), _PART)])
+
+
+# Both take slices: an index that could be negative for all that the compiler knows keeps it from using vectors.
+
+
+@compiled
+def _dequantise(values, limits, target, first, last):
+    scale, zero_point, low, high = limits
+    values, target = values[first:last], target[first:last]
+    for i in range(values.size):
+        target[i] = (quantised(values[i], scale, zero_point, low, high) - zero_point) * scale
+
+
+@compiled
+def _keep_inside(upstream, values, low, high, target, first, last):
+    upstream, values, target = upstream[first:last], values[first:last], target[first:last]
+    for i in range(values.size):
+        # Read first, then chosen, without a branch.
+        kept, value = upstream[i], values[i]
+        target[i] = kept if (value >= low) & (value <= high) else np.float32(0)

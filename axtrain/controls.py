@@ -9,7 +9,11 @@ from dataclasses import replace
 import keras
 
 from axtrain.layers import ApproximateLayer
+from axtrain.layers.playing import FIDELITIES
 from axtrain.model_walk import all_layers
+
+# Of the calibrated fidelity, with their defaults.
+_OPTIONS = {"rank": None, "residual": "auto"}
 
 
 def hardware_layers(model: keras.Model) -> Iterator[ApproximateLayer]:
@@ -19,26 +23,52 @@ def hardware_layers(model: keras.Model) -> Iterator[ApproximateLayer]:
             yield layer
 
 
-def set_fidelity(model: keras.Model, fidelity: str) -> None:
+def set_fidelity(model: keras.Model, fidelity: str, **options) -> None:
     """Sets how every hardware layer plays its hardware; compiled functions are made anew at next use.
+
+    The model, its weights and its optimizer stay: one may train on one fidelity and evaluate on another. An
+    error model is fitted to the operand distributions kept at calibration and to the weights as they are now, so
+    it needs no data.
 
     Args:
         model: a model from `convert`.
-        fidelity: `"exact"` (bit-exact) or `"gaussian"` (bias and matched noise; needs calibration data).
+        fidelity: `"exact"` (bit-exact), `"calibrated"` (the error's best rank-r fit, a bias, matched noise) or
+            `"gaussian"` (bias and matched noise alone: `"calibrated"` at rank 0); the last two need calibration
+            data.
+        options: of `"calibrated"`: `rank`, an int >= 0 or `None` for the default, and `residual`: `"normal"`,
+            `"mixture"` (noise of the shape measured at calibration), `"none"`, or `"auto"`, the mixture where sums
+            are short and it fits better. An option not given has its default.
 
     Raises:
-        ValueError: an unknown fidelity, no hardware layer, or `"gaussian"` on a layer never calibrated.
+        ValueError: an unknown fidelity or option, no hardware layer, or a statistical fidelity on a layer never
+            calibrated.
+
+    Example:
+        >>> import keras, numpy as np, axtrain as ax
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
+        >>> hardware = ax.Hardware(multiplier=ax.multipliers.get("mitchell"))
+        >>> noisy = ax.convert(model, hardware, np.random.default_rng(0).random((256, 64), "float32"))
+        >>> ax.set_fidelity(noisy, "calibrated", rank=2)
+        >>> noisy.layers[0].fidelity_report[0].rank
+        2
     """
     layers = _required(model)
+    known = _OPTIONS if fidelity == "calibrated" else ()
+    unknown = sorted(set(options) - set(known))
+    if unknown and fidelity in FIDELITIES:
+        raise ValueError(
+            f"Unknown options of fidelity {fidelity!r}. Known: {', '.join(known) or 'none'}. Received: {unknown}"
+        )
+    chosen = {**_OPTIONS, **options, "fidelity": fidelity}
+    playing = [replace(layer.playing, **chosen) for layer in layers]  # raises before anything has changed
     for layer in layers:
-        fitted = all(keras.ops.convert_to_numpy(product.state.fitted) for product in layer.products)
-        if fidelity == "gaussian" and not fitted:
+        if fidelity != "exact" and not all(product.state.is_fitted for product in layer.products):
             raise ValueError(
-                "The gaussian fidelity is fitted to calibration data; convert with calibration=x_train[:512]. "
+                f"The {fidelity} fidelity is fitted to calibration data; convert with calibration=x_train[:512]. "
                 f"Received: layer {layer.name!r} without a fit"
             )
-    for layer in layers:
-        layer.playing = replace(layer.playing, fidelity=fidelity)
+    for layer, played in zip(layers, playing, strict=True):
+        layer.play_as(played)
     model.train_function = model.test_function = model.predict_function = None
 
 

@@ -9,8 +9,25 @@ import keras
 import numpy as np
 from keras import ops
 
+from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
-from axtrain.layers import ApproxConv1D, ApproxConv2D, ApproxDense, ApproxDepthwiseConv2D, ApproximateLayer
+from axtrain.layers import (
+    ApproxConv1D,
+    ApproxConv2D,
+    ApproxConv2DTranspose,
+    ApproxDense,
+    ApproxDepthwiseConv2D,
+    ApproxEinsumDense,
+    ApproxGRU,
+    ApproximateLayer,
+    ApproxLSTM,
+    ApproxMultiHeadAttention,
+    ApproxSeparableConv2D,
+)
+from axtrain.layers.activation_pair import ActivationPairState
+from axtrain.layers.einsum import equation_obstacle
+from axtrain.layers.playing import Playing
+from axtrain.layers.state import HardwareState
 from axtrain.layers.statistics import Observer
 from axtrain.model_walk import all_layers, is_graph
 from axtrain.reporting import ConversionReport, LayerReport
@@ -20,6 +37,12 @@ _APPROXIMATE = {
     keras.layers.Conv1D: ApproxConv1D,
     keras.layers.Conv2D: ApproxConv2D,
     keras.layers.DepthwiseConv2D: ApproxDepthwiseConv2D,
+    keras.layers.SeparableConv2D: ApproxSeparableConv2D,
+    keras.layers.Conv2DTranspose: ApproxConv2DTranspose,
+    keras.layers.EinsumDense: ApproxEinsumDense,
+    keras.layers.MultiHeadAttention: ApproxMultiHeadAttention,
+    keras.layers.LSTM: ApproxLSTM,
+    keras.layers.GRU: ApproxGRU,
 }
 _PLAIN = {approximate: plain for plain, approximate in _APPROXIMATE.items()}
 # These hold weights and yet sum no products of them; an accelerator folds them into scales.
@@ -36,11 +59,16 @@ def convert(
     strict: bool = False,
     fidelity: str = "exact",
     engine: str | None = None,
+    gradient: str = "straight_through",
+    gradient_window: int = DEFAULT_WINDOW,
+    rank: int | None = None,
+    residual: str = "auto",
 ) -> keras.Model:
     """The same network on `hardware`: a new model with the same names and weights, not compiled.
 
-    Dense, Conv1D, Conv2D and DepthwiseConv2D layers become their approximate counterparts at every depth
-    of nested models; all else stays as it is and is listed in the report.
+    Dense, EinsumDense, Conv1D, Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D, MultiHeadAttention,
+    LSTM and GRU layers become their approximate counterparts at every depth of nested models; all else stays as
+    it is and is listed in the report.
 
     Args:
         model: a built Sequential or Functional model. It is not changed.
@@ -51,16 +79,20 @@ def convert(
         overrides: hardware for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer in
             float. The last match counts.
         strict: raise where a layer with products cannot be converted.
-        fidelity: `"exact"` or `"gaussian"`.
+        fidelity: `"exact"`, `"calibrated"` or `"gaussian"`; `axtrain.set_fidelity` changes it later.
         engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+        gradient: `"straight_through"`, or `"table"`: the smoothed slopes of the circuit's own table, for coarse
+            circuits (theory page, section 3; docs/results/gradients.md shows where it wins).
+        gradient_window: half window in codes over which `"table"` smooths.
+        rank, residual: of the calibrated fidelity, as in `axtrain.set_fidelity`.
 
     Returns:
         a new model of the same class; `conversion_report` on it says what became what.
 
     Raises:
         TypeError: not a Keras model, or not hardware.
-        ValueError: a subclassed or unbuilt model, an override that matches no layer, calibration data that
-            are not finite, or (strict) a layer that cannot be converted.
+        ValueError: an unknown option, a subclassed or unbuilt model, an override that matches no layer, calibration
+            data that are not finite, or (strict) a layer that cannot be converted.
 
     Example:
         >>> import keras, numpy as np, axtrain as ax
@@ -75,13 +107,17 @@ def convert(
     chosen = _hardware_for_layers(model, hardware, overrides or {})
     if calibration is not None:
         _check_finite(calibration)
-    elif fidelity == "gaussian":
+    elif fidelity in ("calibrated", "gaussian"):
         raise ValueError(
-            "The gaussian fidelity is fitted to calibration data; give calibration=x_train[:512]. "
-            "Received: fidelity='gaussian', calibration=None"
+            f"The {fidelity} fidelity is fitted to calibration data; give calibration=x_train[:512]. "
+            f"Received: fidelity={fidelity!r}, calibration=None"
         )
+    played: dict[str, Any] = {"fidelity": fidelity, "engine": engine, "rank": rank, "residual": residual}
+    played |= {"gradient": gradient, "gradient_window": gradient_window}
+    played |= {"rank": rank, "residual": residual}
+    Playing(**played)  # what is unknown is refused here; Keras would wrap it in a TypeError of its own
     converted = keras.models.clone_model(
-        model, clone_function=lambda layer: _converted(layer, chosen, fidelity, engine), recursive=True
+        model, clone_function=lambda layer: _converted(layer, chosen, played), recursive=True
     )
     _copy_state(model, converted)
     report = _report(model, converted, chosen)
@@ -142,22 +178,21 @@ def _hardware_for_layers(model, hardware, overrides) -> dict[str, Hardware | Non
     return chosen
 
 
-def _converted(layer, chosen, fidelity, engine):
+def _converted(layer, chosen, played):
     """The clone of one layer: approximate where it can be and is wanted, else the layer again."""
     hardware = chosen.get(layer.name)
     if hardware is None or _obstacle(layer) is not None:
         return _stripped(layer)
     config = layer.get_config()
     kind = type(layer) if isinstance(layer, ApproximateLayer) else _APPROXIMATE[type(layer)]
-    played = {"hardware": hardware.to_dict(), "fidelity": fidelity, "engine": engine, "calibrated": False}
-    return kind.from_config({**config, **played})
+    return kind.from_config({**config, **played, "hardware": hardware.to_dict(), "calibrated": False})
 
 
 def _stripped(layer):
     if type(layer) not in _PLAIN:
         return layer.__class__.from_config(layer.get_config())
     config = layer.get_config()
-    for name in ("hardware", "fidelity", "engine", "calibrated"):
+    for name in ("hardware", "fidelity", "engine", "gradient", "gradient_window", "rank", "residual", "calibrated"):
         config.pop(name)
     return _PLAIN[type(layer)].from_config(config)
 
@@ -170,10 +205,13 @@ def _obstacle(layer) -> str | None:
         return "data_format='channels_first'"
     if getattr(layer, "groups", 1) != 1:
         return f"groups={layer.groups}"
-    if getattr(layer, "lora_enabled", False):
-        return "LoRA is enabled; merge it first"
-    if getattr(layer, "quantization_mode", None):
-        return f"already quantised by Keras ({layer.quantization_mode})"
+    for part in layer._flatten_layers():  # attention's projections are layers of their own
+        if getattr(part, "lora_enabled", False):
+            return "LoRA is enabled; merge it first"
+        if getattr(part, "quantization_mode", None):
+            return f"already quantised by Keras ({part.quantization_mode})"
+    if isinstance(layer, keras.layers.EinsumDense):
+        return equation_obstacle(layer.equation)
     return None
 
 
@@ -186,9 +224,8 @@ def _copy_state(model, clone) -> None:
             continue
         new.trainable = old.trainable
         if isinstance(old, ApproximateLayer) or isinstance(new, ApproximateLayer):
-            new.kernel.assign(old.kernel)
-            if old.use_bias:
-                new.bias.assign(old.bias)
+            for source, target in zip(_keras_weights(old), _keras_weights(new), strict=True):
+                target.assign(source)
             _copy_range(old, new)
             continue
         new.set_weights(old.get_weights())
@@ -196,12 +233,25 @@ def _copy_state(model, clone) -> None:
             new.finalize_state()
 
 
+def _keras_weights(layer) -> list:
+    """The weights that the plain Keras layer has too, in its order: all but those of the hardware's states."""
+    states = [part for part in layer._flatten_layers() if isinstance(part, HardwareState)]
+    owned = {id(weight) for state in states for weight in state.weights}
+    return [weight for weight in layer.weights if id(weight) not in owned]
+
+
 def _copy_range(old, new) -> None:
     """A range is in real units, so it stays true on other hardware."""
     sources, targets = (getattr(layer, "products", ()) for layer in (old, new))
     for source, target in zip(sources, targets, strict=False):  # one of them may be a plain layer, without any
         if source.state.calibrated:
-            target.state.set_range(ops.convert_to_numpy(source.state.low), ops.convert_to_numpy(source.state.high))
+            for own, other in zip(_ranged(source.state), _ranged(target.state), strict=True):
+                other.set_range(ops.convert_to_numpy(own.low), ops.convert_to_numpy(own.high))
+
+
+def _ranged(state) -> tuple:
+    """The states that hold a range: two where both operands are activations."""
+    return (state, state.second) if isinstance(state, ActivationPairState) else (state,)
 
 
 def _report(model, converted, chosen) -> ConversionReport:
@@ -241,13 +291,24 @@ def _calibrate(model, calibration) -> None:
                 lambda array, start=start: ops.convert_to_tensor(np.asarray(array[start : start + _BATCH])), calibration
             )
             model(batch, training=False)
-        samples = {id(product.state): product.state.observer.samples for _, product in products}
+        samples = {id(product.state): _observed(product) for _, product in products}
     finally:
         for _, product in products:
             product.state.observer = None
     for layer, product in products:
-        axes = product.geometry.summed_axes(len(product.kernel.shape))
+        first, kernel = samples[id(product.state)]
+        axes = product.geometry.summed_axes(len(kernel.shape))
         try:
-            product.state.calibrate(samples[id(product.state)], product.kernel, axes)
+            product.state.calibrate(first, kernel, axes)
         except ValueError as error:
             raise ValueError(f"Layer {layer.name!r} could not be calibrated: {error}") from error
+    for layer in all_layers(model):
+        if isinstance(layer, ApproximateLayer) and layer.fidelity != "exact":
+            layer.play_as(layer.playing)
+
+
+def _observed(product) -> tuple:
+    """Samples of a product's first operand, and its kernel or samples of the activations in the kernel's place."""
+    state = product.state
+    second = state.second.observer.samples if product.kernel is None else product.kernel
+    return state.observer.samples, second

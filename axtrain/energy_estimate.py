@@ -5,18 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import keras
-import numpy as np
 
 from axtrain.hardware import Hardware
-from axtrain.layers import ApproximateLayer
+from axtrain.layers.counts import Count, count
 from axtrain.model_walk import calls
-
-_KERNEL_LAYERS = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.DepthwiseConv2D,
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,8 @@ class EnergyEstimate:
 def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hardware | None = None) -> EnergyEstimate:
     """Estimates the energy of one inference in the layers that multiply.
 
-    Per layer: ``N (P e_mul(n_a, n_w) + e_add)`` for N products and the multiplier's relative power P, and
+    Per layer: ``N (P e_mul(n_a, n_w) + e_add)`` for N products (at all time steps of a recurrent layer, of all
+    kinds in attention) and the multiplier's relative power P, and
     ``n_w W r e_read (V / V_nominal)^2`` for W weights read r times. Constants: `EnergyModel` (theory page,
     section 6). Leakage and activation traffic are not in this estimate.
 
@@ -84,10 +77,13 @@ def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hard
     reference_pj = 0.0
     for call in calls(model):
         described = hardware or getattr(call.layer, "hardware", None)
-        if described is None or not isinstance(call.layer, (ApproximateLayer, *_KERNEL_LAYERS)):
+        if described is None:
             continue
-        layers.append(_layer_energy(call, described, assumptions))
-        reference_pj += _layer_energy(call, reference or exact_machine(described), []).total_pj
+        counted = count(*call)
+        if counted is None:
+            continue
+        layers.append(_layer_energy(call.layer.name, counted, described, assumptions))
+        reference_pj += _layer_energy(call.layer.name, counted, reference or exact_machine(described), []).total_pj
     if not layers:
         raise ValueError(
             "No layer of this model multiplies on hardware; use axtrain.convert, or give `hardware`. "
@@ -113,25 +109,8 @@ def exact_machine(hardware: Hardware) -> Hardware:
     )
 
 
-def multiplications(call) -> int:
-    """Products of one call of a layer for one sample.
-
-    Raises:
-        ValueError: the output's size is left open.
-    """
-    outputs = call.output_shape[1:]
-    if any(size is None for size in outputs):
-        raise ValueError(
-            "Counting products needs fixed sizes; rebuild the model with a fixed input shape. "
-            f"Received: layer {call.layer.name!r} with output shape {call.output_shape}"
-        )
-    kernel = call.layer.kernel.shape
-    summed = kernel[:-2] if isinstance(call.layer, keras.layers.DepthwiseConv2D) else kernel[:-1]
-    return int(np.prod(outputs)) * int(np.prod(summed))
-
-
-def _layer_energy(call, hardware: Hardware, assumptions: list[str]) -> LayerEnergy:
-    model, circuit, count = hardware.energy, hardware.circuit, multiplications(call)
+def _layer_energy(name: str, counted: Count, hardware: Hardware, assumptions: list[str]) -> LayerEnergy:
+    model, circuit = hardware.energy, hardware.circuit
     power = circuit.power
     if power is None:
         power = 1.0
@@ -144,13 +123,13 @@ def _layer_energy(call, hardware: Hardware, assumptions: list[str]) -> LayerEner
         voltage_factor = (memory.voltage / memory.nominal_voltage) ** 2
     elif memory is not None:
         assumptions.append("the weight memory has no voltage, so its reads are counted at nominal energy")
-    weights = int(np.prod(call.layer.kernel.shape))
+    one_pj = power * model.multiplication_pj(circuit.activation_bits, circuit.weight_bits)
     return LayerEnergy(
-        name=call.layer.name,
-        multiplications=count,
-        multiply_pj=count * power * model.multiplication_pj(circuit.activation_bits, circuit.weight_bits),
-        add_pj=count * model.addition_pj(),
-        weight_read_pj=weights
+        name=name,
+        multiplications=counted.multiplications,
+        multiply_pj=counted.multiplications * one_pj,
+        add_pj=counted.multiplications * model.addition_pj(),
+        weight_read_pj=counted.weights
         * hardware.weight_bits
         * model.weight_reads
         * model.weight_read_pj_per_bit

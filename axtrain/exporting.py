@@ -31,7 +31,8 @@ class Export:
     Attributes:
         folder: where it lies.
         manifest: hardware, layer order, sha256 of each file, measured accuracy.
-        integers: for each layer in order `{"codes", "scale", "bias", "activation_scale", "zero_point"}`.
+        integers: for each layer in order `{"codes", "scale", "bias", "activation_scale", "zero_point"}`; where a
+            layer has several products, `{"PRODUCT/codes", ...}` for each of them.
     """
 
     folder: Path
@@ -50,7 +51,10 @@ def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None,
 
     - `model.keras`: the model itself, clean float weights and calibrated ranges.
     - `integers.npz`: per hardware layer `NAME/codes` (int16; the stored integers), `NAME/scale` (float32,
-      per output channel), `NAME/bias` (float32), `NAME/activation_scale`, `NAME/zero_point`.
+      per output channel), `NAME/bias` (float32), `NAME/activation_scale`, `NAME/zero_point`. A layer of several
+      products (recurrent, separable, attention) has `NAME/PRODUCT/codes` and so on for each of them. Codes lie
+      as the product takes them: an einsum's as a matrix, a transposed convolution's flipped. A product of two
+      activations has no codes; its `scale` is that of the second operand.
     - `manifest.json`: format, axtrain and Keras versions, layers in order with their hardware, operand
       encodings and layout, sha256 of the other files, measured accuracy.
 
@@ -145,7 +149,10 @@ def _write(model, layers, folder: Path, accuracy) -> None:
             {
                 "name": layer.name,
                 "class": type(layer).__name__,
-                "kernel_shape": list(layer.kernel.shape),
+                "products": [
+                    {"name": name, "kernel_shape": None if product.kernel is None else list(product.kernel.shape)}
+                    for name, product in zip(layer.product_names, layer.products, strict=True)
+                ],
                 "activation_codes": list(layer.hardware.activation_codes),
                 "operand_encodings": list(layer.hardware.operand_encodings),
                 "hardware": layer.hardware.to_dict(),
@@ -159,22 +166,37 @@ def _write(model, layers, folder: Path, accuracy) -> None:
 
 
 def _integers(layer) -> dict[str, np.ndarray]:
-    state, hardware = layer.hardware_state, layer.hardware
-    weights = quantise_weights(ops.convert_to_tensor(layer.kernel), hardware.weight_bits, layer._summed_axes)
+    arrays = {}
+    for name, product in zip(layer.product_names, layer.products, strict=True):
+        prefix = f"{name}/" if name else ""
+        arrays.update({prefix + key: value for key, value in _product_integers(product).items()})
+    for name, bias in layer.biases.items():
+        arrays[f"{name}/bias" if name else "bias"] = ops.convert_to_numpy(bias).astype(np.float32)
+    return arrays
+
+
+def _product_integers(product) -> dict[str, Any]:
+    state, hardware = product.state, product.state.hardware
     code_low, code_high = hardware.activation_codes
     if hardware.activations == "symmetric":
         scale, zero_point = symmetric_scale(state.low.value, state.high.value, code_high), 0.0
     else:
         scale, zero_point = affine_parameters(state.low.value, state.high.value, code_low, code_high)
-    arrays = {
-        "codes": ops.convert_to_numpy(weights.codes).astype(np.int16),
-        "scale": ops.convert_to_numpy(weights.scale).reshape(-1).astype(np.float32),
+    arrays: dict[str, Any] = {
         "activation_scale": np.float32(ops.convert_to_numpy(scale)),
         "zero_point": np.int32(ops.convert_to_numpy(zero_point)),
     }
-    if layer.use_bias:
-        arrays["bias"] = ops.convert_to_numpy(layer.bias).astype(np.float32)
-    return arrays
+    if product.kernel is None:
+        limit = (1 << (hardware.weight_bits - 1)) - 1
+        second = symmetric_scale(state.second.low.value, state.second.high.value, limit)
+        return {"scale": np.float32(ops.convert_to_numpy(second)), **arrays}
+    kernel = ops.convert_to_tensor(product.kernel)
+    weights = quantise_weights(kernel, hardware.weight_bits, product.geometry.summed_axes(len(kernel.shape)))
+    return {
+        "codes": ops.convert_to_numpy(weights.codes).astype(np.int16),
+        "scale": ops.convert_to_numpy(weights.scale).reshape(-1).astype(np.float32),
+        **arrays,
+    }
 
 
 def _sha256(path: Path) -> str:

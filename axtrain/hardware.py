@@ -222,9 +222,12 @@ class Hardware:
     @property
     def code_table(self):
         """The circuit's `CodeTable` over the codes in use, encodings folded in."""
-        from axtrain.emulation.code_table import encoded_table  # needs Keras; a description does not
+        from axtrain.emulation.code_table import table_in_use  # needs Keras; a description does not
 
-        return encoded_table(self.circuit, *self.operand_encodings)
+        half = 1 << (self.weight_bits - 1)
+        # Quantised weights are symmetric; a fault in a memory can also make the word of -2^(n-1).
+        lowest = 1 - half if self.weight_memory is None else -half
+        return table_in_use(self.circuit, self.operand_encodings, self.activation_codes, (lowest, half - 1))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able description; `from_dict` rebuilds an equal object."""

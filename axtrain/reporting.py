@@ -63,8 +63,28 @@ class ConversionReport:
 
 
 @dataclass(frozen=True)
+class ProductSummary:
+    """How one product of a layer is played.
+
+    Attributes:
+        name: within its layer; empty where the layer has no other.
+        engine: in words.
+        activation_range: of the first operand.
+        second_range: of the second operand where it is an activation too, else `None`.
+    """
+
+    name: str
+    engine: str
+    activation_range: tuple[float, float]
+    second_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class LayerSummary:
-    """How one layer plays its hardware: every choice that a default made is here."""
+    """How one layer plays its hardware: every choice that a default made is here.
+
+    `engine` and `activation_range` are those of the first of `products`.
+    """
 
     name: str
     kind: str
@@ -76,6 +96,7 @@ class LayerSummary:
     activation_range: tuple[float, float]
     weights: str
     memory: str
+    products: tuple[ProductSummary, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,18 +145,37 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
     elif quantisation.activation_range == "percentile":
         range_of = f"{quantisation.percentile:g} % of the calibration data"
     memory = hardware.weight_memory
+    products = _products(layer)
     return LayerSummary(
         name=layer.name,
         kind=type(layer).__name__,
         multiplier=hardware.circuit.name,
         mean_relative_error=hardware.circuit.metrics().mre,
-        engine=_engine_in_words(layer.chosen_engine),
+        engine=products[0].engine,
         fidelity=layer.fidelity,
         activations=f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), range from {range_of}",
-        activation_range=(float(ops.convert_to_numpy(state.low)), float(ops.convert_to_numpy(state.high))),
+        activation_range=products[0].activation_range,
         weights=f"{hardware.weight_bits} bits symmetric per channel ({encodings[1]})",
         memory="never fails" if memory is None else _memory_in_words(memory),
+        products=products,
     )
+
+
+def _products(layer: ApproximateLayer) -> tuple[ProductSummary, ...]:
+    parts = zip(layer.product_names, layer.products, layer.chosen_engines, strict=True)
+    return tuple(
+        ProductSummary(
+            name,
+            _engine_in_words(engine),
+            _range(product.state),
+            _range(product.state.second) if product.kernel is None else None,
+        )
+        for name, product, engine in parts
+    )
+
+
+def _range(state) -> tuple[float, float]:
+    return float(ops.convert_to_numpy(state.low)), float(ops.convert_to_numpy(state.high))
 
 
 def _hardware_in_words(layer: LayerSummary) -> str:
@@ -143,6 +183,11 @@ def _hardware_in_words(layer: LayerSummary) -> str:
         f"{layer.multiplier} (MRE {100 * layer.mean_relative_error:.2f} %); activations {layer.activations}; "
         f"weights {layer.weights}; weight memory {layer.memory}; accumulation exact in 32 bits"
     )
+
+
+def _ranges_in_words(product: ProductSummary) -> str:
+    ranges = (product.activation_range, product.second_range)
+    return " by ".join(f"{low:.3g} .. {high:.3g}" for low, high in (r for r in ranges if r is not None))
 
 
 def _engine_in_words(engine) -> str:
@@ -167,14 +212,14 @@ def _print(result: Summary, name: str, console) -> None:
         spent[part.name] = spent.get(part.name, 0.0) + part.total_pj
     described = list(dict.fromkeys(_hardware_in_words(layer) for layer in result.layers))
     for layer in result.layers:
-        table.add_row(
-            layer.name,
-            layer.kind,
-            f"{layer.engine}, {layer.fidelity}",
-            f"{layer.activation_range[0]:.3g} .. {layer.activation_range[1]:.3g}",
-            f"#{described.index(_hardware_in_words(layer)) + 1}",
-            f"{spent[layer.name] / 1e3:.3g} nJ" if layer.name in spent else "-",
-        )
+        which = f"#{described.index(_hardware_in_words(layer)) + 1}"
+        energy_spent = f"{spent[layer.name] / 1e3:.3g} nJ" if layer.name in spent else "-"
+        for product in layer.products:
+            own = product is layer.products[0]
+            first = (layer.name, layer.kind) if own else ("", "")
+            last = (which, energy_spent) if own else ("", "")
+            where = ": ".join(words for words in (product.name, _ranges_in_words(product)) if words)
+            table.add_row(*first, f"{product.engine}, {layer.fidelity}", where, *last)
     console.print(table)
     for number, words in enumerate(described, start=1):
         console.print(f"#{number}: {words}", highlight=False)

@@ -161,3 +161,15 @@ def _codes(raw: np.ndarray, multiplier: Multiplier, encoding: str, operand: int)
 def encoded_table(multiplier: Multiplier, activation_encoding: str, weight_encoding: str) -> CodeTable:
     """`CodeTable.encoded`, made once for each multiplier and pair of encodings."""
     return CodeTable.encoded(multiplier, activations=activation_encoding, weights=weight_encoding)
+
+
+@lru_cache(maxsize=64)
+def table_in_use(multiplier: Multiplier, encodings: tuple[str, str], activations, weights) -> CodeTable:
+    """`encoded_table` over the codes that a layer can give it, made once.
+
+    Args:
+        multiplier: the circuit.
+        encodings: of activations and weights.
+        activations, weights: smallest and largest code of each.
+    """
+    return encoded_table(multiplier, *encodings).restricted(activations=activations, weights=weights)

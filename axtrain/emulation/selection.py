@@ -9,7 +9,7 @@ from functools import lru_cache
 import keras
 
 from axtrain.emulation.code_table import CodeTable
-from axtrain.emulation.factorisation import exact_rank, factorise
+from axtrain.emulation.factorisation import exact_rank, factorise_rest
 from axtrain.emulation.gather import GatherEngine
 from axtrain.emulation.low_rank import LowRankEngine
 
@@ -24,10 +24,11 @@ def _native_engine(table: CodeTable):
 
 ENGINES = {"low_rank": LowRankEngine, "gather": GatherEngine, "numba": _native_engine}
 # What one look-up per product costs, as a multiple of the float32 operation; a table of rank r costs about r.
-# Measured on 2 CPU cores (benchmarks/emulation.py): gather, dense 8.5 to 11.7, convolution 19 to 24; native. dense 2
-# to 3, convolution 2 to 4, depthwise 4 to 6. Accelerators multiply relatively faster; their figures are chosen here.
+# Measured on 2 CPU cores: gather, dense 8.5 to 11.7, convolution 19 to 24. Accelerators multiply relatively faster;
+# their figures are chosen here. The native engine makes few products of bytes itself and costs less than any factors
+# (benchmarks/emulation.py), so it is taken wherever it runs.
 LOOK_UP_COST = {
-    "native": {"dense": 2, "conv": 1, "depthwise": 0},
+    "native": {"dense": 0, "conv": 0, "depthwise": 0},
     "cpu": {"dense": 12, "conv": 20, "depthwise": 20},
     "accelerator": {"dense": 48, "conv": 48, "depthwise": 48},
 }
@@ -63,7 +64,7 @@ def engine_for(
     """
     if engine is not None and engine not in ENGINES:
         raise ValueError(f"Unknown engine. Known: {sorted(ENGINES)}, or None to choose. Received: engine={engine!r}")
-    if engine == "low_rank" and factorise(table).exact_terms < 1:
+    if engine == "low_rank" and factorise_rest(table).exact_terms < 1:
         raise ValueError(
             f"The integer factors of this table (rank {exact_rank(table)}) are too large for exact float32 sums. "
             "Use engine='gather' or engine=None. Received: engine='low_rank'"
@@ -87,15 +88,16 @@ def engine_for(
 
 
 def _choose(table: CodeTable, operation: str, terms: int | None, device: str) -> str:
-    otherwise = "numba" if device == "native" else "gather"
-    if exact_rank(table) > LOOK_UP_COST[device][operation]:
+    otherwise, limit = "numba" if device == "native" else "gather", LOOK_UP_COST[device][operation]
+    if exact_rank(table) > limit + 2:  # a function of one operand alone is one rank each, and no product
         return otherwise
     try:
-        exact_terms = factorise(table).exact_terms
+        factors = factorise_rest(table)
     except ArithmeticError:
         return otherwise
     # Float32 sums must reach a useful length before they are cut, unless they need no cut at all.
-    return "low_rank" if exact_terms >= min(MIN_PART, terms or MIN_PART) else otherwise
+    useful = factors.exact_terms >= min(MIN_PART, terms or MIN_PART)
+    return "low_rank" if useful and factors.rank <= limit else otherwise
 
 
 @lru_cache(maxsize=64)

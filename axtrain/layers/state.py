@@ -12,7 +12,8 @@ from keras import ops
 
 from axtrain.hardware import Hardware
 from axtrain.layers.chip import ChipSeed, NoiseStream
-from axtrain.layers.statistics import ErrorStatistics, Observer, fit_statistics
+from axtrain.layers.error_model import FittedState
+from axtrain.layers.statistics import Observer
 from axtrain.quantisers import (
     Codes,
     Quantiser,
@@ -29,19 +30,21 @@ _UNSEEN, _SEEN = 0.0, 1.0
 
 
 @register("HardwareState")
-class HardwareState(keras.layers.Layer):
+class HardwareState(FittedState):
     """Quantises activations, reads weights from their memory, and keeps the state of both.
 
     Args:
         hardware: the description.
         calibrated: whether the range comes from calibration data. Until then it follows the batches.
+        rank: ordinary products that play the error's systematic part, where the fidelity has them.
         kwargs: as for `keras.layers.Layer`.
     """
 
-    def __init__(self, hardware: Hardware, calibrated: bool = False, **kwargs) -> None:
+    def __init__(self, hardware: Hardware, calibrated: bool = False, rank: int = 0, **kwargs) -> None:
         super().__init__(autocast=False, dtype="float32", **kwargs)
         self.hardware = hardware
         self.calibrated = calibrated
+        self.rank = rank
         self.chip_seed = ChipSeed(seed=0)
         self.stream = keras.random.SeedGenerator(seed=0)
         self.noise = NoiseStream(seed=0)
@@ -49,29 +52,9 @@ class HardwareState(keras.layers.Layer):
 
     def build(self, input_shape=None) -> None:
         """Makes the variables; the shapes depend on the hardware alone."""
-        rows, columns = self.hardware.code_table.products.shape
-        variables = {
-            "low": ((), 0.0),
-            "high": ((), 0.0),
-            "seen": ((), _UNSEEN),
-            "noise_strength": ((), 1.0),
-            "fitted": ((), 0.0),
-            "mean_given_weight": ((columns,), 0.0),
-            "activation_variance": ((rows,), 0.0),
-            "weight_variance": ((columns,), 0.0),
-        }
-        for name, (shape, value) in variables.items():
-            initializer = keras.initializers.Constant(value)
-            # The parent's mixed precision would otherwise read the ranges in 8 significant bits.
-            variable = self.add_weight(
-                name=name,
-                shape=shape,
-                initializer=initializer,
-                trainable=False,
-                autocast=False,
-                aggregation="mean",  # replicas that follow their own batches agree on the mean range
-            )
-            setattr(self, name, variable)
+        self._add_variables({"low": (), "high": (), "seen": (), "noise_strength": ()})
+        self.noise_strength.assign(1.0)
+        self._build_error_model()
         self.built = True
 
     @property
@@ -121,24 +104,13 @@ class HardwareState(keras.layers.Layer):
         codes = ops.cast(codes, "float32")
         return Codes(codes, straight_through(weights.real, codes * weights.scale), weights.scale, weights.zero_point)
 
-    def error_of_sum(self, product, a: Codes, w: Codes):
-        """Mean and variance of the error of `product`'s sums under the fitted statistics, in codes.
+    def calibrate(self, samples: np.ndarray, kernel, axes: tuple[int, ...]) -> None:
+        """Sets the activation range and keeps the operands' distributions, to which an error model is fitted.
 
         Args:
-            product: function of two float32 tensors giving the layer's sums of products.
-            a, w: the operands.
-        """
-        table = self.hardware.code_table
-        rows = ops.cast(a.codes, "int32") - table.activation_low
-        columns = ops.cast(w.codes, "int32") - table.weight_low
-        mean = ops.take(self.mean_given_weight.value, columns)
-        variance = product(
-            ops.take(self.activation_variance.value, rows), ops.take(self.weight_variance.value, columns)
-        )
-        return mean, ops.maximum(variance, 0.0)
-
-    def calibrate(self, samples: np.ndarray, kernel, axes: tuple[int, ...]) -> None:
-        """Sets the activation range and fits the error statistics to samples of the layer's input.
+            samples: of the layer's input.
+            kernel: the weights.
+            axes: those of the kernel that are summed over.
 
         Raises:
             ValueError: samples or a kernel that are not finite.
@@ -151,13 +123,9 @@ class HardwareState(keras.layers.Layer):
         low, high = calibrated_range(samples, method=method, percentile=quantisation.percentile, symmetric=symmetric)
         self.set_range(low, high)
         activations = self.quantise_activations(ops.convert_to_tensor(samples), training=False)
-        weights = quantise_weights(kernel, self.hardware.weight_bits, axes)
-        statistics = fit_statistics(
-            self.hardware.code_table,
-            ops.convert_to_numpy(activations.codes),
-            ops.convert_to_numpy(weights.codes),
-        )
-        self._set_statistics(statistics)
+        weights = quantise_weights(ops.convert_to_tensor(kernel), self.hardware.weight_bits, axes)
+        self._keep_distributions(ops.convert_to_numpy(activations.codes), ops.convert_to_numpy(weights.codes))
+        self.fit(None, None, rank=self.rank, shape="normal")
 
     def set_range(self, low: float, high: float) -> None:
         """Fixes the activation range (or, for a moving average, where it starts)."""
@@ -166,25 +134,27 @@ class HardwareState(keras.layers.Layer):
         self.seen.assign(_SEEN)
         self.calibrated = True
 
-    def _set_statistics(self, statistics: ErrorStatistics) -> None:
-        self.mean_given_weight.assign(statistics.mean_given_weight)
-        self.activation_variance.assign(statistics.activation_variance)
-        self.weight_variance.assign(statistics.weight_variance)
-        self.fitted.assign(1.0)
-
     def save_own_variables(self, store) -> None:
         """Variables by name, and the seeds' states, which Keras would leave out."""
         for variable in self._own_variables():
             store[variable.name] = ops.convert_to_numpy(variable)
         for name, generator in self.generators.items():
             store[name] = ops.convert_to_numpy(generator.state)
+        if self.windows is not None:
+            store["windows"] = self.windows
+            store["sample_shape"] = np.array(self.sample_shape, np.int64)
 
     def load_own_variables(self, store) -> None:
         """Reads what `save_own_variables` wrote."""
+        saved = store.keys()
+        self._change_rank(len(store["activation_factors"]) if "activation_factors" in saved else 0)
         for variable in self._own_variables():
             variable.assign(store[variable.name])
         for name, generator in self.generators.items():
             generator.state.assign(store[name])
+        if "windows" in saved:
+            self.windows = np.asarray(store["windows"])
+            self.sample_shape = tuple(int(size) for size in store["sample_shape"])
 
     @property
     def generators(self) -> dict[str, keras.random.SeedGenerator]:

@@ -84,6 +84,37 @@ def conv1d():
     )
 
 
+def transformer():
+    sequence = keras.Input((4, 6), name="sequence")
+    x = layers.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d", name="embedding")(sequence)
+    y = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.LayerNormalization(name="norm1")(layers.Add(name="add1")([x, y]))
+    y = layers.Dense(6, name="widen")(x)
+    x = layers.LayerNormalization(name="norm2")(layers.Add(name="add2")([x, y]))
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    return keras.Model(sequence, layers.Dense(3, name="head")(x), name="transformer")
+
+
+def recurrent():
+    return keras.Sequential(
+        [
+            keras.Input((3, 4)),
+            layers.LSTM(3, name="lstm"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+
+
+def autoencoder():
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            layers.SeparableConv2D(3, 3, strides=2, padding="same", name="separable"),
+            layers.Conv2DTranspose(2, 3, strides=2, padding="same", name="transposed"),
+        ]
+    )
+
+
 MODELS = {
     "sequential": sequential,
     "functional": functional,
@@ -93,6 +124,9 @@ MODELS = {
     "input_list": lambda: two_inputs(False),
     "input_dict": lambda: two_inputs(True),
     "conv1d": conv1d,
+    "transformer": transformer,
+    "recurrent": recurrent,
+    "autoencoder": autoencoder,
 }
 every_model = pytest.mark.parametrize("case", MODELS)
 
@@ -126,7 +160,7 @@ def trained(case):
 def weights_by_name(model):
     """The weights that a user trained or measured: no hardware state, no seeds."""
     return {
-        (layer.name, weight.name): np.asarray(weight)
+        (layer.name, *weight.path.split("/")[-2:]): np.asarray(weight)
         for layer in all_layers(model)
         for weight in [*layer.trainable_weights, *layer.non_trainable_weights]
         if "hardware" not in weight.path and "seed" not in weight.path
@@ -161,7 +195,8 @@ def test_names_weights_and_structure_are_kept(case):
 def test_every_layer_with_products_is_converted(case):
     model = trained(case)
     noisy = ax.convert(model, HARDWARE, data(model), strict=True)
-    kinds = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D)
+    kinds = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+    kinds += (layers.Conv2DTranspose, layers.EinsumDense, layers.MultiHeadAttention, layers.LSTM, layers.GRU)
     wanted = [layer.name for layer in all_layers(model) if isinstance(layer, kinds)]
     assert [layer.name for layer in hardware_layers(noisy)] == wanted
     assert [layer.name for layer in noisy.conversion_report.converted] == wanted
@@ -352,7 +387,7 @@ OBSTACLES = {
     "groups": (with_layer(layers.Conv2D(4, 3, groups=2, name="odd"), (4, 4, 2)), "groups=2"),
     "quantised": (quantised, "already quantised by Keras.*int8"),
     "lora": (lora, "LoRA"),
-    "no counterpart": (with_layer(layers.Conv2DTranspose(2, 2, name="odd"), (4, 4, 2)), "no approximate counterpart"),
+    "no counterpart": (with_layer(layers.Conv1DTranspose(2, 2, name="odd"), (4, 2)), "no approximate counterpart"),
 }
 
 

@@ -7,7 +7,7 @@ from scipy import stats
 
 import axtrain as ax
 from axtrain.emulation.code_table import CodeTable
-from axtrain.layers.statistics import fit_statistics
+from axtrain.layers.statistics import fit_statistics, histogram
 
 DRAWS = 4000  # n: a mean's standard error is std / sqrt(n), a std's relative one 1 / sqrt(2 n)
 
@@ -38,7 +38,7 @@ def fitted_by_hand(layer, x):
     w_scale = np.abs(kernel).max(0) / 127
     weights = np.round(kernel / w_scale).astype(int) - table.weight_low
     p = np.bincount(codes.ravel(), minlength=256) / codes.size
-    q = np.bincount(weights.ravel(), minlength=256) / weights.size
+    q = np.bincount(weights.ravel(), minlength=table.products.shape[1]) / weights.size
     error = table.error.astype(float)
     mean = p @ error
     squared = (error - mean) ** 2
@@ -90,7 +90,8 @@ def test_it_predicts_the_bit_exact_error(circuit):
 def test_statistics_by_plain_loops():
     table = CodeTable.plain(ax.multipliers.get("truncated2", bits=3))
     a_codes, b_codes = np.array([0, 1, 1, 5]), np.array([[2, 7], [7, 3]])
-    found = fit_statistics(table, a_codes, b_codes)
+    p, q = (histogram(codes, 0, 8) for codes in (a_codes, b_codes))
+    found = fit_statistics(table, p, q)
     for b in range(8):
         assert found.mean_given_weight[b] == pytest.approx(np.mean([table.error[a, b] for a in a_codes]))
     residual = table.error - found.mean_given_weight

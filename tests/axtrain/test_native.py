@@ -18,6 +18,7 @@ pytest.importorskip("numba")
 from axtrain.emulation.native import elementwise, engine, sums
 from axtrain.emulation.native.buffers import Buffers
 from axtrain.emulation.native.engine import NativeEngine
+from axtrain.emulation.native.kept import KeptWeights
 from axtrain.emulation.native.threads import parts
 
 RNG = np.random.default_rng(0)
@@ -225,3 +226,14 @@ def test_without_numba_another_engine_plays(monkeypatch, caplog):
 def test_this_cpu_is_asked_for_its_instructions(monkeypatch):
     monkeypatch.setattr(engine, "has_byte_permutes", lambda: False)
     assert NativeEngine(EXACT).method == "row tables"
+
+
+def test_kept_weights_are_made_anew_when_one_of_them_changes():
+    made = []
+    kept = KeptWeights(lambda codes, zero_point: made.append(codes.sum()) or len(made))
+    weights = np.zeros((50, 7), np.float32)
+    assert [kept(weights, 0), kept(weights.copy(), 0)] == [1, 1]
+    for place in [(0, 0), (3, 2), (49, 6)]:
+        weights[place] += 1  # in place, as TensorFlow's memory may change
+        assert kept(weights, 0) == len(made) == weights.sum() + 1
+    assert kept(weights, 5) == 5 and kept(weights[:49], 5) == 6

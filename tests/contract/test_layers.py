@@ -44,14 +44,57 @@ LAYERS = {
         (2, 6, 5, 3),
     ),
     "depthwise_strided": (ax.layers.ApproxDepthwiseConv2D, {"kernel_size": 3, "strides": 2}, (2, 7, 7, 2)),
+    "einsum_heads": (
+        ax.layers.ApproxEinsumDense,
+        {"equation": "btd,dhk->bhtk", "output_shape": (2, 4, 3), "bias_axes": "hk"},
+        (2, 4, 5),
+    ),
+    "einsum_merged": (
+        ax.layers.ApproxEinsumDense,
+        {"equation": "...hk,hkd->...d", "output_shape": 4, "bias_axes": "d", "activation": "tanh"},
+        (2, 3, 2, 3),
+    ),
+    "transposed_same": (
+        ax.layers.ApproxConv2DTranspose,
+        {"filters": 3, "kernel_size": 3, "padding": "same", "strides": 2},
+        (2, 4, 3, 2),
+    ),
+    "transposed_valid": (
+        ax.layers.ApproxConv2DTranspose,
+        {"filters": 2, "kernel_size": (3, 2), "strides": (2, 3), "output_padding": (1, 2), "activation": "relu"},
+        (1, 3, 4, 2),
+    ),
+    "transposed_dilated": (
+        ax.layers.ApproxConv2DTranspose,
+        {"filters": 2, "kernel_size": 3, "dilation_rate": 2},
+        (1, 3, 4, 2),
+    ),
+    "separable": (
+        ax.layers.ApproxSeparableConv2D,
+        {"filters": 4, "kernel_size": 3, "padding": "same", "depth_multiplier": 2, "activation": "relu"},
+        (2, 5, 4, 2),
+    ),
+    "lstm": (ax.layers.ApproxLSTM, {"units": 4, "return_sequences": True}, (2, 5, 3)),
+    "gru": (ax.layers.ApproxGRU, {"units": 4}, (2, 5, 3)),
+    "gru_reset_before": (ax.layers.ApproxGRU, {"units": 4, "reset_after": False, "use_bias": False}, (2, 5, 3)),
+    "attention": (ax.layers.ApproxMultiHeadAttention, {"num_heads": 2, "key_dim": 3, "value_dim": 4}, (2, 5, 6)),
 }
+SEVERAL_PRODUCTS = {"separable", "lstm", "gru", "gru_reset_before", "attention"}
 PLAIN = {
     ax.layers.ApproxDense: keras.layers.Dense,
     ax.layers.ApproxConv1D: keras.layers.Conv1D,
     ax.layers.ApproxConv2D: keras.layers.Conv2D,
     ax.layers.ApproxDepthwiseConv2D: keras.layers.DepthwiseConv2D,
+    ax.layers.ApproxEinsumDense: keras.layers.EinsumDense,
+    ax.layers.ApproxConv2DTranspose: keras.layers.Conv2DTranspose,
+    ax.layers.ApproxSeparableConv2D: keras.layers.SeparableConv2D,
+    ax.layers.ApproxLSTM: keras.layers.LSTM,
+    ax.layers.ApproxGRU: keras.layers.GRU,
+    ax.layers.ApproxMultiHeadAttention: keras.layers.MultiHeadAttention,
 }
 every_layer = pytest.mark.parametrize("case", LAYERS)
+# Layers of several products have accumulators for each; tests/axtrain has those.
+every_single_product = pytest.mark.parametrize("case", [case for case in LAYERS if case not in SEVERAL_PRODUCTS])
 
 
 def inputs(shape, seed=0):
@@ -68,13 +111,20 @@ def make(case, hardware=None, **kwargs):
     """A built layer with a random kernel and bias and its range set by hand, and an input for it."""
     kind, arguments, shape = LAYERS[case]
     layer = kind(**{"name": case, **arguments, **kwargs}, hardware=hardware)
-    layer.build(shape)
+    layer.build(*operands(layer, shape))
     rng = np.random.default_rng(1)
     for weight in layer.trainable_weights:
         weight.assign(rng.normal(size=weight.shape))
-    if hardware is not None:
-        layer.hardware_state.set_range(-1.7, 2.1)
+    for product in layer.products:
+        product.state.set_range(-1.7, 2.1)
+        if product.kernel is None:
+            product.state.second.set_range(-2.0, 1.5)
     return layer, inputs(shape)
+
+
+def operands(layer, value):
+    """What the layer is built or called with: attention takes its sequence as query and as value."""
+    return (value, value) if isinstance(layer, keras.layers.MultiHeadAttention) else (value,)
 
 
 def hardware(multiplier=None, **quantisation):
@@ -87,9 +137,9 @@ def test_without_hardware_it_is_the_keras_layer(case, policy):
     kind, arguments, shape = LAYERS[case]
     layer, x = make(case, dtype=policy)
     plain = PLAIN[kind](**arguments, dtype=policy)
-    plain.build(shape)
+    plain.build(*operands(plain, shape))
     plain.set_weights(layer.get_weights())
-    found, expected = layer(x), plain(x)
+    found, expected = layer(*operands(layer, x)), plain(*operands(plain, x))
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(ops.cast(found, "float32"), ops.cast(expected, "float32"))
     assert [w.shape for w in layer.weights] == [w.shape for w in plain.weights]
@@ -107,20 +157,20 @@ def check_accumulator(layer, x):
     np.testing.assert_allclose(layer(x), outputs, rtol=1e-5, atol=1e-5)
 
 
-@every_layer
+@every_single_product
 def test_exact_accumulators(case):
     layer, x = make(case, ax.Hardware())
     check_accumulator(layer, x)
     # 8 bits leave the Keras layer's own output within the rounding of inputs (0.0075) and weights.
     plain, _ = make(case)
     clipped = np.clip(x, -1.7, 2.1)
-    largest = np.abs(np.asarray(plain.kernel)).sum(axis=layer._summed_axes).max() * 0.0075
+    largest = np.abs(np.asarray(layer.products[0].kernel)).sum(axis=layer._summed_axes).max() * 0.0075
     terms = layer.multiplications_per_output * 2.1 * np.abs(np.asarray(plain.kernel)).max() / 127
     assert np.abs(np.asarray(layer(x)) - np.asarray(plain(clipped))).max() <= largest + terms
 
 
 @pytest.mark.parametrize("engine", [None, "gather"])
-@every_layer
+@every_single_product
 def test_approximate_accumulators_where_zero_is_not_zero(case, engine):
     layer, x = make(case, hardware(zeros_matter()), engine=engine)
     check_accumulator(layer, x)
@@ -171,7 +221,7 @@ def test_a_channel_of_zero_weights_gives_the_bias():
     np.testing.assert_array_equal(np.asarray(layer(x))[:, 2], np.asarray(layer.bias)[2])
 
 
-@every_layer
+@every_single_product
 def test_mixed_bfloat16_keeps_the_accumulators(case):
     described = hardware(ax.multipliers.get("drum4"))
     layer, x = make(case, described)
@@ -185,7 +235,7 @@ def test_mixed_bfloat16_keeps_the_accumulators(case):
         np.testing.assert_array_equal(ops.cast(outputs, "float32"), ops.cast(expected, "float32"))
 
 
-@every_layer
+@every_single_product
 def test_the_accumulator_inside_compiled_functions(case):
     layer, x = make(case, hardware(zeros_matter()))
     expected, _ = reference.layer_accumulator(layer, x)
@@ -211,12 +261,36 @@ FULL_DEPTHWISE = {
     name.replace("kernel_i", "depthwise_i").replace("kernel_r", "depthwise_r").replace("kernel_c", "depthwise_c"): value
     for name, value in FULL_CONV.items()
 }
+FULL_EINSUM = {**FULL, "equation": "abc,cd->abd", "output_shape": (None, 4), "bias_axes": "d"}
+del FULL_EINSUM["use_bias"]
+FULL_SEPARABLE = {name.replace("depthwise", "pointwise"): x for name, x in FULL_DEPTHWISE.items()} | FULL_DEPTHWISE
+FULL_RECURRENT = {
+    **FULL,
+    **{name.replace("kernel", "recurrent"): x for name, x in FULL.items() if name.startswith("kernel")},
+    **{"recurrent_activation": "tanh", "dropout": 0.1, "recurrent_dropout": 0.2, "seed": 3, "units": 4},
+    **dict.fromkeys(("return_sequences", "return_state", "go_backwards", "stateful", "unroll"), True),
+}
+FULL_ATTENTION = {
+    **{name: x for name, x in FULL.items() if name != "activation"},
+    **{"num_heads": 2, "key_dim": 3, "value_dim": 4, "dropout": 0.1, "output_shape": 5, "attention_axes": 1},
+    **{"sliding_window": 2, "use_gate": True, "seed": 3},
+}
 FLOAT_CONV = {"data_format": "channels_first", "strides": 1, "dilation_rate": 3}
 FULL_ARGUMENTS = [
     (ax.layers.ApproxDense, {**FULL, "units": 3}, {"lora_rank": 2}),
     (ax.layers.ApproxConv1D, {**FULL_CONV, "filters": 4}, {**FLOAT_CONV, "groups": 2}),
     (ax.layers.ApproxConv2D, {**FULL_CONV, "filters": 4}, {**FLOAT_CONV, "groups": 2}),
     (ax.layers.ApproxDepthwiseConv2D, {**FULL_DEPTHWISE, "depth_multiplier": 2}, FLOAT_CONV),
+    (ax.layers.ApproxEinsumDense, FULL_EINSUM, {}),
+    (
+        ax.layers.ApproxConv2DTranspose,
+        {**FULL_CONV, "filters": 4, "output_padding": 1},
+        {**FLOAT_CONV, "output_padding": None},
+    ),
+    (ax.layers.ApproxSeparableConv2D, {**FULL_SEPARABLE, "filters": 4, "depth_multiplier": 2}, FLOAT_CONV),
+    (ax.layers.ApproxLSTM, {**FULL_RECURRENT, "unit_forget_bias": False}, {}),
+    (ax.layers.ApproxGRU, {**FULL_RECURRENT, "reset_after": False}, {}),
+    (ax.layers.ApproxMultiHeadAttention, FULL_ATTENTION, {}),
 ]
 RICH = ax.Hardware(
     multiplier=ax.multipliers.get("drum4"),
@@ -231,7 +305,8 @@ def test_configuration_round_trip_with_every_argument(kind, arguments, float_onl
     everything = {**arguments, **float_only}
     parameters = inspect.signature(PLAIN[kind].__init__).parameters.values()
     # Quantisation and LoRA of Keras's own need options that exclude each other; they are Keras's to test.
-    skipped = {"self", "kwargs", "lora_rank", "lora_alpha", "quantization_config"}
+    skipped = {"self", "kwargs", "lora_rank", "lora_alpha", "quantization_config", "gptq_unpacked_column_size"}
+    skipped |= {"use_cudnn", "flash_attention"}  # Keras leaves these out of its own configuration
     for p in parameters:
         if p.name not in skipped and p.default is not inspect.Parameter.empty:
             assert any(given.get(p.name, p.default) != p.default for given in (arguments, float_only)), p.name
@@ -266,7 +341,8 @@ def saved(tmp_path_factory):
     )
     for case in LAYERS:
         layer, x = make(case, described)
-        model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+        whole = keras.Input(x.shape[1:])
+        model = keras.Model(whole, layer(*operands(layer, whole)))
         ax.set_chip(model, 7)
         model.save(folder / f"{case}.keras")
         np.save(folder / f"{case}.npy", x)
@@ -279,7 +355,7 @@ def test_saved_and_loaded_in_the_same_process(case, saved):
     path, x, outputs = saved[1][case]
     for load in (ax.load_model, keras.saving.load_model):
         loaded = load(path)
-        assert type(loaded.layers[0]) is LAYERS[case][0]
+        assert type(loaded.layers[-1]) is LAYERS[case][0]
         np.testing.assert_array_equal(loaded(x), outputs)
 
 
@@ -357,12 +433,51 @@ def test_one_training_step_moves_every_weight(engine, compile_arguments, policy,
     assert all(w.dtype == "float32" for w in model.weights if "seed" not in w.path)
 
 
+def sequences(described, engine):
+    """Pictures that become sequences: every layer of several products, and the two others that came with them."""
+    played = {"hardware": described, "engine": engine}
+    pictures = keras.Input((2, 3, 2))
+    x = ax.layers.ApproxConv2DTranspose(3, 3, strides=2, padding="same", activation="tanh", **played)(pictures)
+    x = ax.layers.ApproxSeparableConv2D(4, 3, activation="tanh", **played)(x)
+    x = keras.layers.Reshape((4, 8))(x)
+    x = ax.layers.ApproxEinsumDense("abc,cd->abd", (None, 6), bias_axes="d", **played)(x)
+    x = ax.layers.ApproxMultiHeadAttention(2, 3, dropout=0.1, name="attention", **played)(x, x)
+    x = ax.layers.ApproxLSTM(4, return_sequences=True, **played)(x)
+    x = ax.layers.ApproxGRU(4, **played)(x)
+    return keras.Model(pictures, x)
+
+
+@pytest.mark.parametrize(
+    ("engine", "compile_arguments", "policy"),
+    [
+        ("low_rank", {"run_eagerly": True}, "float32"),
+        ("low_rank", {"jit_compile": True}, "mixed_bfloat16"),
+        ("gather", {"jit_compile": False}, "float32"),
+    ],
+)
+def test_one_training_step_moves_every_weight_of_several_products(engine, compile_arguments, policy, float_policy):
+    keras.config.set_dtype_policy(policy)
+    model = sequences(ax.Hardware(multiplier=ax.multipliers.get("drum4")), engine)
+    model.compile(keras.optimizers.SGD(0.1), "mse", **compile_arguments)
+    before = {weight.path: np.asarray(weight) for weight in model.trainable_weights}
+    history = model.fit(inputs((8, 2, 3, 2)), np.ones((8, 4)), batch_size=8, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    for weight in model.trainable_weights:
+        if not weight.path.endswith("attention/key/bias"):  # it adds one number to all scores of a query
+            assert np.abs(np.asarray(weight) - before[weight.path]).max() > 0, weight.path
+    states = [product.state for layer in model.layers for product in getattr(layer, "products", ())]
+    assert len(states) == 1 + 2 + 1 + 6 + 2 + 2
+    assert all(float(state.seen) == 1 for state in states)
+    assert all(float(state.high) > float(state.low) for state in states)
+    assert all(w.dtype == "float32" for w in model.weights if "seed" not in w.path)
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 def test_bad_arguments_raise(kind):
     required = {
         name: LAYERS[c][1][name]
         for c in LAYERS
-        for name in ("units", "filters", "kernel_size")
+        for name in ("units", "filters", "kernel_size", "equation", "output_shape", "num_heads", "key_dim")
         if LAYERS[c][0] is kind and name in LAYERS[c][1]
     }
     with pytest.raises(TypeError, match="`hardware` must be.*Received: hardware='drum4'"):
@@ -373,7 +488,7 @@ def test_bad_arguments_raise(kind):
         kind(**required, fidelity="vague")
     with pytest.raises(ValueError, match="Not a hardware description"):
         kind(**required, hardware={})
-    if kind is not ax.layers.ApproxDense:
+    if hasattr(kind(**required), "data_format"):
         with pytest.raises(ValueError, match="channels_last"):
             kind(**required, data_format="channels_first", hardware=ax.Hardware())
         kind(**required, data_format="channels_first")  # without hardware it is Keras's business

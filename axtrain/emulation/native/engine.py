@@ -18,12 +18,15 @@ from axtrain.emulation.native import kernels
 from axtrain.emulation.native.buffers import Buffers
 from axtrain.emulation.native.byte_permute import LANES
 from axtrain.emulation.native.factor_bytes import factor_bytes
-from axtrain.emulation.native.sums import PERMUTES, PRODUCTS, ROWS, weight_factors, weight_offsets
+from axtrain.emulation.native.kept import KeptWeights
+from axtrain.emulation.native.sums import PERMUTES, PRODUCTS, ROWS
 from axtrain.emulation.native.table_bytes import TableBytes
 from axtrain.emulation.native.threads import cores, parts, run
 from axtrain.emulation.native.vector_loops import CHANNELS
+from axtrain.emulation.native.weights import weight_factors, weight_offsets
 
 _PARTS = 2  # parts for each core: who is late then holds up little
+_SHARED_WEIGHTS = 1 << 16  # fewer weights than this are not worth a thread
 _NO_QUANTISER = (1.0, 0.0, -512.0, 511.0)  # codes pass as they are
 
 
@@ -80,10 +83,13 @@ class NativeEngine:
             bias: float32, (N,), or `None`.
         """
 
+        kept = KeptWeights(self._weights)
+
         def call(values, scale, zero_point, codes, weight_scale, bias):
             limits = (scale, zero_point, quantiser.code_low, quantiser.code_high)
             scales = np.broadcast_to(scale * weight_scale.reshape(-1), bias.shape)
-            return self._product(geometry, values, limits, codes, np.ascontiguousarray(scales), bias, np.float32)
+            scales = np.ascontiguousarray(scales)
+            return self._product(geometry, values, limits, codes, scales, bias, np.float32, kept)
 
         shape = _output_shape(geometry, inputs.shape, weights.codes.shape)
         bias = tf.zeros((shape[-1],)) if bias is None else bias
@@ -99,36 +105,39 @@ class NativeEngine:
         sums = tf.numpy_function(call, operands, tf.int32, stateful=False)
         return tf.ensure_shape(sums, _output_shape(geometry, activations.shape, weights.shape))
 
-    def _product(self, geometry, values, limits, codes, scales, biases, kind) -> np.ndarray:
+    def _product(self, geometry, values, limits, codes, scales, biases, kind, prepare=None) -> np.ndarray:
         """One product in NumPy; int32 sums, or float32 with the zero point corrected, rescaled and biased."""
         if kind is np.int32:
             scales = biases = np.zeros(int(np.prod(codes.shape[-2:])), np.float32)  # not used
         limits = tuple(np.float32(x) for x in limits)
-        zero_point = int(limits[1]) if kind is np.float32 else 0
+        zero_point, prepare = int(limits[1]) if kind is np.float32 else 0, prepare or self._weights
         if isinstance(geometry, Dense):
             if codes.ndim > 2:
-                return self._batched(values, limits, codes, scales, biases, kind, zero_point)
-            return self._dense(values, limits, codes, scales, biases, kind, zero_point)
-        return self._convolution(geometry, values, limits, codes, scales, biases, kind, zero_point)
+                return self._batched(values, limits, codes, scales, biases, kind, zero_point, prepare)
+            return self._dense(values, limits, codes, scales, biases, kind, zero_point, prepare)
+        return self._convolution(geometry, values, limits, codes, scales, biases, kind, zero_point, prepare)
 
     def _weights(self, codes, zero_point, taps):
         """What `sum_channels` takes of weight codes (K, N), K = taps * inputs."""
         length, units = codes.shape
         codes, lowest = np.ascontiguousarray(codes), self.table.weight_low
         base = np.empty(units, np.int32)
+        shares = parts(units, cores() if codes.size >= _SHARED_WEIGHTS else 1, 16)
         if self.factors is None:
             offsets = np.empty((units, length + length % 2), np.int32)
             planes = self.bytes
-            weight_offsets(codes, lowest, planes.zero_column, planes.centres, zero_point, offsets, base)
+            known = (codes, lowest, planes.zero_column, planes.centres, zero_point, offsets, base)
+            run(weight_offsets, [(*known, share) for share in shares])
             return offsets, np.empty((0, 4), np.int8), base, 1
         rows = length * len(self.factors.weight)
         # Channels are taken CHANNELS at a time from any first one on.
         factors = np.zeros((units + CHANNELS, -(-rows // 4) * 4), np.int8)
-        weight_factors(codes, lowest, self.factors.weight, self.factors.base(), zero_point, taps, factors, base)
+        known = (codes, lowest, self.factors.weight, self.factors.base(), zero_point, taps, factors, base)
+        run(weight_factors, [(*known, share) for share in shares])
         return np.empty((0, 2), np.int32), factors, base, self.factors.gain
 
-    def _dense(self, values, limits, codes, scales, biases, kind, zero_point):
-        weights = self._weights(codes, zero_point, 1)
+    def _dense(self, values, limits, codes, scales, biases, kind, zero_point, prepare):
+        weights = prepare(codes, zero_point, 1)
         lead, units = values.shape[:-1], codes.shape[1]
         values = np.ascontiguousarray(values).reshape(-1, codes.shape[0])
         whole, real = self._targets((len(values), units), kind)
@@ -146,15 +155,16 @@ class NativeEngine:
             return target, np.empty(empty, np.float32)
         return np.empty(empty, np.int32), target
 
-    def _batched(self, values, limits, codes, scales, biases, kind, zero_point):
+    def _batched(self, values, limits, codes, scales, biases, kind, zero_point, prepare):
         lead, (length, units) = codes.shape[:-2], codes.shape[-2:]
         values, codes = values.reshape(-1, values.shape[-2], length), codes.reshape(-1, length, units)
         products = [
-            self._dense(a, limits, b, scales, biases, kind, zero_point) for a, b in zip(values, codes, strict=True)
+            self._dense(a, limits, b, scales, biases, kind, zero_point, prepare)
+            for a, b in zip(values, codes, strict=True)
         ]
         return np.stack(products).reshape(*lead, values.shape[1], units)
 
-    def _convolution(self, geometry, values, limits, codes, scales, biases, kind, zero_point):
+    def _convolution(self, geometry, values, limits, codes, scales, biases, kind, zero_point, prepare):
         window, strides, dilation = codes.shape[:-2], geometry.strides, geometry.dilation_rate
         pads = geometry.pads(values.shape[1:-1], window)
         if max(window) == 1 and not np.any(pads):  # what the stride passes over is never needed
@@ -170,7 +180,7 @@ class NativeEngine:
             columns = codes.reshape(int(np.prod(window)), -1)
         batch, units = len(values), columns.shape[1]
         whole, real = self._targets((batch * sizes[0] * sizes[1], units), kind)
-        weights = self._weights(columns, zero_point, int(np.prod(window)))
+        weights = prepare(columns, zero_point, int(np.prod(window)))
         shared = (np.ascontiguousarray(values), limits, self._table, weights, (scales, biases, whole, real))
         depthwise = codes.shape[-1] if geometry.depthwise else 0
         shape = (tuple(window), strides, dilation, (pads[0][0], pads[1][0], *padded), tuple(sizes), depthwise)

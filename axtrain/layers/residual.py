@@ -1,0 +1,154 @@
+"""The residual of the error model: its shape where sums are short, and how well all of it predicts.
+
+Over a long sum the residual is normal by the central limit theorem; a depthwise convolution sums nine terms,
+and there the distribution measured at calibration is drawn from (theory page, section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from axtrain.emulation.code_table import CodeTable
+from axtrain.layers.noise import LEVELS, levels_of, normal_levels
+from axtrain.layers.statistics import ErrorStatistics
+from axtrain.layers.windows import Windows
+
+# Sums of at most this many terms get their measured shape (chosen here).
+SHORT = 32
+COMPONENTS = 3
+# Values that a mixture is fitted to, at most: its shape is then known to about 1 % (chosen here).
+_FITTED_TO = 20_000
+# Products looked up at once: 2^22 int64 are 32 MiB.
+_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class FidelityReport:
+    """How well the error model predicts a product's bit-exact error, on calibration data it was not fitted to.
+
+    Attributes:
+        samples: how many outputs were compared.
+        rank: the ordinary products that play the error's systematic part.
+        residual: `"normal"`, `"mixture"` or `"none"`: what is drawn.
+        bias: predicted minus exact mean error, root mean square over channels, in standard deviations of the
+            exact error.
+        std_ratio: predicted over exact standard deviation of the error within a channel.
+        correlation: of the predicted mean with the exact error, within channels; 0 where the model is all noise.
+        ks_normal: Kolmogorov-Smirnov distance of the standardised residual from the normal distribution.
+        ks_mixture: the same from the fitted mixture; `None` where none was fitted.
+    """
+
+    samples: int
+    rank: int
+    residual: str
+    bias: float
+    std_ratio: float
+    correlation: float
+    ks_normal: float
+    ks_mixture: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Bit-exact errors and their prediction; float64 (M, groups, N) in units of the accumulator.
+
+    Attributes:
+        exact: ``sum_k E[a_k, b_k]``.
+        mean: ``sum_k (sum_r u_r(a_k) v_r(b_k) + mu(b_k))``.
+        std: the square root of ``sum_k s(a_k) t(b_k)``, or of ``sum_k s(a_k) sum_k t(b_k) / K`` in product form.
+    """
+
+    exact: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    @property
+    def standardised(self) -> np.ndarray:
+        """float64, flat: ``(exact - mean) / std`` where std is not 0."""
+        drawn = self.std > 0
+        return (self.exact - self.mean)[drawn] / self.std[drawn]
+
+
+def predict(table: CodeTable, statistics: ErrorStatistics, windows: Windows, *, product_form: bool) -> Predicted:
+    """The errors of single outputs and what the model says of them."""
+    rows = windows.rows.astype(np.int64) - table.activation_low
+    columns = windows.columns.astype(np.int64) - table.weight_low
+    exact = _look_ups(table.error, rows, columns)
+    a = rows[:, :, None, :]
+    mean = statistics.mean_given_weight.astype(np.float64)[columns].sum(axis=1)
+    mean = np.broadcast_to(mean, exact.shape).copy()
+    for u, v in zip(statistics.activation_factors, statistics.weight_factors, strict=True):
+        mean += (u.astype(np.float64)[a] @ v.astype(np.float64)[columns])[:, :, 0]
+    s = statistics.activation_variance.astype(np.float64)[a]
+    t = statistics.weight_variance.astype(np.float64)[columns]
+    if product_form:
+        variance = (s.sum(-1) * t.sum(axis=1)) / columns.shape[1]
+    else:
+        variance = (s @ t)[:, :, 0]
+    return Predicted(exact, mean, np.sqrt(np.maximum(variance, 0.0)))
+
+
+def _look_ups(error: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    groups, length, units = columns.shape
+    step = max(1, _AT_ONCE // (groups * length * units))
+    parts = []
+    for start in range(0, len(rows), step):
+        a = rows[start : start + step, :, :, None]
+        parts.append(error[a, columns].sum(axis=2))
+    return np.concatenate(parts).astype(np.float64)
+
+
+def mixture_levels(standardised: np.ndarray) -> np.ndarray:
+    """The shape of a residual: a mixture of `COMPONENTS` normals fitted to it, as `noise.levels_of` gives it.
+
+    Args:
+        standardised: float64, flat; 100 values at least, else the normal's shape is given.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    values = np.asarray(standardised, np.float64)
+    if len(values) < 100 or values.std() == 0:
+        return normal_levels()
+    if len(values) > _FITTED_TO:
+        values = np.random.default_rng(0).choice(values, _FITTED_TO, replace=False)
+    mixture = GaussianMixture(COMPONENTS, random_state=0).fit(values[:, None])
+    share, mean, std = mixture.weights_, mixture.means_[:, 0], np.sqrt(mixture.covariances_[:, 0, 0])
+    grid = np.linspace((mean - 6 * std).min(), (mean + 6 * std).max(), 1 << 14)
+    distribution = (share * special.ndtr((grid[:, None] - mean) / std)).sum(axis=1)
+    count = 16 * LEVELS
+    return levels_of(np.interp((np.arange(count) + 0.5) / count, distribution, grid))
+
+
+def distance(standardised: np.ndarray, levels: np.ndarray | None) -> float:
+    """Kolmogorov-Smirnov distance of values from the normal, or from a shape given by its levels."""
+    if len(standardised) == 0:
+        return 0.0
+    if levels is None:
+        return float(stats.kstest(standardised, "norm").statistic)
+    probabilities = (np.arange(LEVELS) + 0.5) / LEVELS
+    return float(stats.kstest(standardised, lambda x: np.interp(x, levels, probabilities)).statistic)
+
+
+def report(predicted: Predicted, rank: int, residual: str, levels: np.ndarray | None) -> FidelityReport:
+    """The figures of merit; `levels` is the mixture's shape, `None` where none was fitted."""
+    exact, mean = predicted.exact, predicted.mean
+    within = exact - exact.mean(axis=0)
+    foreseen = mean - mean.mean(axis=0)
+    spread, noise = np.sqrt((within**2).mean()), (predicted.std**2).mean() if residual != "none" else 0.0
+    predicted_spread = np.sqrt((foreseen**2).mean() + noise)
+    bias = np.sqrt(((mean - exact).mean(axis=0) ** 2).mean())
+    agreement = (within * foreseen).mean() / np.sqrt((within**2).mean() * (foreseen**2).mean() or 1.0)
+    values = predicted.standardised
+    return FidelityReport(
+        samples=exact.size,
+        rank=rank,
+        residual=residual,
+        bias=float(bias / spread) if spread > 0 else float(bias > 1e-6),
+        std_ratio=float(predicted_spread / spread) if spread > 0 else 1.0,
+        correlation=float(agreement),
+        ks_normal=distance(values, None),
+        ks_mixture=None if levels is None else distance(values, levels),
+    )

@@ -30,7 +30,7 @@ from axtrain.layers.playing import Playing
 from axtrain.layers.state import HardwareState
 from axtrain.layers.statistics import Observer
 from axtrain.model_walk import all_layers, is_graph
-from axtrain.reporting import ConversionReport, LayerReport
+from axtrain.reporting import FLOAT_BY_DESIGN, ConversionReport, LayerReport
 
 _APPROXIMATE = {
     keras.layers.Dense: ApproxDense,
@@ -45,8 +45,6 @@ _APPROXIMATE = {
     keras.layers.GRU: ApproxGRU,
 }
 _PLAIN = {approximate: plain for plain, approximate in _APPROXIMATE.items()}
-# These hold weights and yet sum no products of them; an accelerator folds them into scales.
-_FLOAT_BY_DESIGN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Normalization)
 _BATCH = 64
 
 
@@ -258,7 +256,7 @@ def _report(model, converted, chosen) -> ConversionReport:
     entries = []
     for old, new in zip(all_layers(model), all_layers(converted), strict=True):
         approximate = isinstance(new, ApproximateLayer) and new.hardware is not None
-        weighted = bool(old.weights) and not isinstance(old, _FLOAT_BY_DESIGN)
+        weighted = bool(old.weights) and not isinstance(old, FLOAT_BY_DESIGN)
         reason = None
         if not approximate and weighted:
             reason = "kept in float by an override" if chosen[old.name] is None else _obstacle(old)

@@ -11,6 +11,15 @@ from axtrain.energy_estimate import EnergyEstimate, energy
 from axtrain.layers import ApproximateLayer
 from axtrain.model_walk import all_layers
 
+# These hold weights and yet sum no products of them; an accelerator folds them into scales, or looks them up.
+FLOAT_BY_DESIGN = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.Normalization,
+    keras.layers.Embedding,
+)
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -125,7 +134,7 @@ def summary(model: keras.Model, *, console=None) -> Summary:
     for layer in all_layers(model):
         if isinstance(layer, ApproximateLayer) and layer.hardware is not None:
             layers.append(_summarise(layer))
-        elif layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
+        elif layer.weights and not isinstance(layer, FLOAT_BY_DESIGN):
             skipped.append(layer.name)
     try:
         estimate = energy(model)

@@ -336,6 +336,19 @@ def test_batch_normalisation_is_left_and_not_reported_as_skipped():
     assert (report["conv"].was, report["conv"].became, report["conv"].on_hardware) == ("Conv2D", "ApproxConv2D", True)
 
 
+def test_a_network_of_tokens_has_no_layer_left_over():
+    tokens = keras.Input((4,), dtype="int32")
+    x = layers.LayerNormalization(name="norm")(layers.Embedding(5, 6, mask_zero=True, name="embedding")(tokens))
+    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    model = keras.Model(tokens, layers.LSTM(3, name="lstm")(x))
+    x = np.array([[1, 2, 3, 0], [4, 2, 0, 0]])
+    quantisation = ax.Quantisation(activation_bits=10, weight_bits=10, activation_range="minmax")
+    noisy = ax.convert(model, ax.Hardware(quantisation=quantisation), x, strict=True, engine="low_rank")
+    assert [layer.name for layer in noisy.conversion_report.converted] == ["attention", "lstm"]
+    assert ax.summary(noisy).skipped == ()
+    np.testing.assert_allclose(noisy(x), model(x), atol=0.02)  # the mask goes all the way through
+
+
 def test_overrides_by_name_pattern_and_none():
     model, other = trained("functional"), ax.Hardware(multiplier=ax.multipliers.get("roba"))
     noisy = ax.convert(model, HARDWARE, data(model), overrides={"conv*": other, "conv2": None})

@@ -58,16 +58,19 @@ def plain_slope(table, h):
     return found
 
 
+def occurring_codes(hardware):
+    """The codes that activations and weights can have; a faulty memory may return the one below the smallest."""
+    first, last = hardware.activation_codes
+    limit = (1 << (hardware.weight_bits - 1)) - 1
+    return range(first, last + 1), range(-limit - (hardware.weight_memory is not None), limit + 1)
+
+
 @lru_cache(maxsize=16)
 def plain_slopes(hardware, h):
     """(dT/da, dT/dw) over the activation and weight codes, the table rebuilt from the circuit's raw words."""
-    bits = (hardware.circuit.activation_bits, hardware.circuit.weight_bits)
-    lowest = [-(1 << (n - 1)) for n in bits]
-    if hardware.operand_encodings[0] == "plain" and not hardware.circuit.signed:
-        lowest[0] = 0
-    codes = [range(low, low + (1 << n)) for low, n in zip(lowest, bits, strict=True)]
+    codes = list(occurring_codes(hardware))
     table = contribution_table(hardware.circuit, *codes, hardware.operand_encodings)
-    return plain_slope(table, h), plain_slope(table.T, h).T, lowest
+    return plain_slope(table, h), plain_slope(table.T, h).T, [along[0] for along in codes]
 
 
 def make(case, hardware, **kwargs):
@@ -219,8 +222,10 @@ def plain_slope_of_floats(factor, h):
 
 def test_the_exact_table_has_the_slopes_of_the_product():
     table = ax.Hardware().code_table
-    np.testing.assert_array_equal(smoothed_slope(table.products, 7), np.tile(table.weight_codes, (256, 1)))
-    np.testing.assert_array_equal(smoothed_slope(table.products.T, 7), np.tile(table.activation_codes, (256, 1)))
+    shape = table.products.shape
+    np.testing.assert_array_equal(smoothed_slope(table.products, 7), np.broadcast_to(table.weight_codes, shape))
+    expected = np.broadcast_to(table.activation_codes, shape[::-1])
+    np.testing.assert_array_equal(smoothed_slope(table.products.T, 7), expected)
 
 
 def test_a_table_without_slopes_has_zeros():
@@ -316,7 +321,7 @@ def test_a_product_for_each_of_a_batch(uncut):
         tape.watch([x, w.real])
         loss = tf.reduce_sum(surrogate_gradient(lambda: tf.zeros((3, 4, 2)), along, x, w.real) * upstream)
     found = tape.gradient(loss, [x, w.real])
-    rows, columns = np.asarray(quantiser.codes(x)).astype(int), np.asarray(w_codes).astype(int) + 128
+    rows, columns = np.asarray(quantiser.codes(x)).astype(int), np.asarray(w_codes).astype(int) - table.weight_low
     dx, dw = np.zeros(x.shape), np.zeros(w_codes.shape)
     along_a, along_w = plain_slope(table.products, 3), plain_slope(table.products.T, 3).T
     for b, m, k, n in np.ndindex(3, 4, 5, 2):

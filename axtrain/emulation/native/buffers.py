@@ -12,7 +12,7 @@ from collections import defaultdict
 import numpy as np
 
 _ALIGNMENT = 64
-_KEPT = 8  # unused buffers of one size
+_KEPT = 32  # unused buffers of one size
 
 
 def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:

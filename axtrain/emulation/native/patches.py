@@ -91,7 +91,12 @@ def padded_planes(values, quantiser, factors, images, stride, pads):
                         row[i] = factor[codes[i]]
                 for c in range(channels):
                     line = image[r * channels + c, b, y + pads[0]]
-                    _spread(row, c, channels, width, pads[1], line)
+                    if stride == 1:  # as `_spread`, without what its slices cost a short row
+                        source, target = row[c:], line[0, pads[1] : pads[1] + width]
+                        for x in range(target.size):
+                            target[x] = source[x * channels]
+                    else:
+                        _spread(row, c, channels, width, pads[1], line)
     return image, bits
 
 
@@ -115,6 +120,7 @@ def runs(row, lanes, height, width, padded_height, stride, row_bytes, found):
 def copy_runs(source, target, found, count):
     """Copies each stretch of a plane at address `source` to its lanes of the row at address `target`."""
     for run in range(count):
-        here, there, length = found[run, 0], found[run, 1], found[run, 2]
-        for part in range(0, length, 64):
-            copy_64_bytes(target + there + part, source + here + part)
+        here, there = source + found[run, 0], target + found[run, 1]
+        copy_64_bytes(there, here)
+        for part in range(64, found[run, 2], 64):
+            copy_64_bytes(there + part, here + part)

@@ -149,6 +149,7 @@ def _write(model, layers, folder: Path, accuracy) -> None:
             {
                 "name": layer.name,
                 "class": type(layer).__name__,
+                **_single_kernel(layer),
                 "products": [
                     {"name": name, "kernel_shape": None if product.kernel is None else list(product.kernel.shape)}
                     for name, product in zip(layer.product_names, layer.products, strict=True)
@@ -163,6 +164,11 @@ def _write(model, layers, folder: Path, accuracy) -> None:
         "accuracy": accuracy.to_dict() if hasattr(accuracy, "to_dict") else accuracy,
     }
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _single_kernel(layer) -> dict[str, list[int]]:
+    """The kernel's shape where the layer has one kernel, as readers of earlier manifests expect it."""
+    return {"kernel_shape": list(layer.kernel.shape)} if len(layer.products) == 1 else {}
 
 
 def _integers(layer) -> dict[str, np.ndarray]:

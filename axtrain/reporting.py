@@ -9,6 +9,7 @@ from keras import ops
 
 from axtrain.energy_estimate import EnergyEstimate, energy
 from axtrain.layers import ApproximateLayer
+from axtrain.layers.residual import FidelityReport
 from axtrain.model_walk import all_layers
 
 # These hold weights and yet sum no products of them; an accelerator folds them into scales, or looks them up.
@@ -92,7 +93,8 @@ class ProductSummary:
 class LayerSummary:
     """How one layer plays its hardware: every choice that a default made is here.
 
-    `engine` and `activation_range` are those of the first of `products`.
+    `engine` and `activation_range` are those of the first of `products`; `fidelity_report` says how well a
+    statistical fidelity predicts the bit-exact one, and is empty for that one.
     """
 
     name: str
@@ -106,6 +108,7 @@ class LayerSummary:
     weights: str
     memory: str
     products: tuple[ProductSummary, ...] = ()
+    fidelity_report: tuple[FidelityReport, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         weights=f"{hardware.weight_bits} bits symmetric per channel ({encodings[1]})",
         memory="never fails" if memory is None else _memory_in_words(memory),
         products=products,
+        fidelity_report=layer.fidelity_report,
     )
 
 
@@ -232,6 +236,10 @@ def _print(result: Summary, name: str, console) -> None:
     console.print(table)
     for number, words in enumerate(described, start=1):
         console.print(f"#{number}: {words}", highlight=False)
+    for layer in result.layers:
+        for report in layer.fidelity_report:
+            name = f"{layer.name} {report.product}".strip()
+            console.print(f"{name}, {layer.fidelity}: {report}", highlight=False)
     if result.skipped:
         console.print(f"In float: {', '.join(result.skipped)}")
     if result.energy:

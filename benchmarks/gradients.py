@@ -283,6 +283,8 @@ def figure(rows: list[dict], study: Study) -> Figure:
         axes.errorbar(places, [row["gain"] for row in mine], bars, fmt="o", capsize=3, label=f"h = {window}")
     axes.axhline(0, color="grey", linestyle="--")
     axes.set_xticks(range(len(study.circuits)), study.circuits, rotation=20)
+    axes.set_yscale("symlog", linthresh=5)  # a few points of gain beside a network that never learns
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("accuracy after training:\ntable minus straight-through [points]")
     axes.set_title(f"{study.name}: gain of the table's gradient, mean and 95 % interval over seeds")
     axes.legend(title="half window")

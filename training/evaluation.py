@@ -145,7 +145,7 @@ def evaluate(
 
 def _is_random(layer) -> bool:
     memory = layer.hardware.weight_memory
-    return layer.fidelity == "gaussian" or (memory is not None and memory.rate > 0)
+    return layer.fidelity != "exact" or (memory is not None and memory.rate > 0)
 
 
 def _progress(numbers, shown: bool):

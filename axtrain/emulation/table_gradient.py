@@ -27,8 +27,9 @@ from axtrain.quantisers import Codes, Quantiser
 # Root mean square error of the factored slopes over that of the slopes. A hundredth is far below the noise of
 # a batch's gradient (chosen here); at h = 16 Mitchell's table then takes 7 and 4 products instead of 128.
 TOLERANCE = 1e-2
-# Half window in codes. The published tables for 8 bits use 16 and 32 (AppMult-aware retraining, DATE 2025); in
-# benchmarks/gradients.py 16 was the safest of 4, 16, 32 and 64 (docs/results/gradients.md).
+# Half window in codes. The published tables for 8 bits use 16 and 32 (AppMult-aware retraining, DATE 2025). Of 4, 16,
+# 32 and 64, 16 gained most on two circuits of the three with a gain; one whose table is flat over wide stretches
+# needed 64 (docs/results/gradients.md).
 DEFAULT_WINDOW = 16
 
 

@@ -113,9 +113,9 @@ class ApproximateLayer(keras.layers.Layer):
         if self.fidelity == "exact":
             return ()
         reports = []
-        for state, geometry, kernel in self.products:
+        for name, (state, geometry, kernel) in zip(self.product_names, self.products, strict=True):
             count = None if kernel is None else terms(geometry, kernel.shape)
-            reports.append(state.report(geometry, kernel, self.playing.residual_of(count)))
+            reports.append(state.report(name, geometry, kernel, self.playing.residual_of(count)))
         return tuple(report for report in reports if report is not None)
 
     @property

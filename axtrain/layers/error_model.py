@@ -96,9 +96,14 @@ class FittedState(keras.layers.Layer):
     @property
     def error_model(self) -> ErrorModel:
         """The fitted statistics as tensors."""
-        factors = (self.activation_factors.value, self.weight_factors.value) if self.rank else (None, None)
-        statistics = (self.mean_given_weight, self.activation_variance, self.weight_variance)
-        return ErrorModel(*(variable.value for variable in statistics), *factors, self.residual_levels.value)
+        return ErrorModel(
+            self.mean_given_weight.value,
+            self.activation_variance.value,
+            self.weight_variance.value,
+            self.activation_factors.value if self.rank else None,
+            self.weight_factors.value if self.rank else None,
+            self.residual_levels.value,
+        )
 
     def watch(self, geometry, inputs, kernel) -> None:
         """Keeps windows of one batch of calibration data; a product of two activations has none.
@@ -160,17 +165,18 @@ class FittedState(keras.layers.Layer):
             self.weight_factors.assign(statistics.weight_factors)
         levels = noise.normal_levels()
         if shape in ("mixture", "auto") and self.windows is not None and kernel is not None:
-            fitted, held_out = (self._predicted(geometry, kernel, half) for half in (0, 1))
+            fitted, held_out = self._predicted(geometry, kernel, self.windows)
             levels = residual.mixture_levels(fitted.standardised)
             tried = held_out.standardised
             if shape == "auto" and residual.distance(tried, levels) >= residual.distance(tried, None):
                 levels = noise.normal_levels()
         self.residual_levels.assign(levels)
 
-    def report(self, geometry, kernel, shape: str) -> residual.FidelityReport | None:
+    def report(self, name: str, geometry, kernel, shape: str) -> residual.FidelityReport | None:
         """How well the model predicts the bit-exact error of held-out windows; `None` where none were kept.
 
         Args:
+            name: of the product within its layer.
             geometry: of the product.
             kernel: the weights.
             shape: `"none"`, `"normal"` or `"mixture"`, whichever is drawn.
@@ -180,16 +186,19 @@ class FittedState(keras.layers.Layer):
         levels = ops.convert_to_numpy(self.residual_levels)
         mixture = None if np.array_equal(levels, noise.normal_levels()) else levels
         shape = "normal" if shape == "mixture" and mixture is None else shape
-        return residual.report(self._predicted(geometry, kernel, 1), self.rank, shape, mixture)
+        _, held_out = self._predicted(geometry, kernel, self.windows)
+        return residual.report(name, held_out, self.rank, shape, mixture)
 
-    def _predicted(self, geometry, kernel, half: int) -> residual.Predicted:
+    def _predicted(self, geometry, kernel, windows: np.ndarray) -> list[residual.Predicted]:
+        """Of the windows that the residual's shape is fitted to, and of the others."""
         sample = np.zeros((1, *self.sample_shape), np.float32)
         columns = cut_windows(geometry, sample, self._weight_codes(geometry, kernel), 1).columns
-        middle = len(self.windows) // 2
-        rows = self.windows[:middle] if half == 0 else self.windows[middle:]
         product_form = geometry.operation != "depthwise" and terms(geometry, kernel.shape) is not None
-        windows = Windows(rows, columns)
-        return residual.predict(self.hardware.code_table, self._statistics, windows, product_form=product_form)
+        table, statistics = self.hardware.code_table, self._statistics
+        return [
+            residual.predict(table, statistics, Windows(rows, columns), product_form=product_form)
+            for rows in np.array_split(windows, 2)
+        ]
 
     @property
     def _statistics(self) -> ErrorStatistics:
@@ -200,4 +209,6 @@ class FittedState(keras.layers.Layer):
 
     def _weight_codes(self, geometry, kernel) -> np.ndarray:
         axes = geometry.summed_axes(len(kernel.shape))
-        return ops.convert_to_numpy(quantise_weights(ops.convert_to_tensor(kernel), self.hardware.weight_bits, axes).codes)
+        return ops.convert_to_numpy(
+            quantise_weights(ops.convert_to_tensor(kernel), self.hardware.weight_bits, axes).codes
+        )

@@ -170,4 +170,3 @@ def _exact(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing, bia
         along = table_surrogates(state.hardware.code_table, geometry, playing.gradient_window, quantiser, w, scale)
         return _biased(surrogate_gradient(forward, along, inputs, w.real), outside)
     return surrogate_gradient(forward, surrogate, inputs, w.real, *([] if bias is None else [bias]))
-

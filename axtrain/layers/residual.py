@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
+from threadpoolctl import threadpool_limits
 
 from axtrain.emulation.code_table import CodeTable
 from axtrain.layers.noise import LEVELS, levels_of, normal_levels
@@ -20,7 +21,7 @@ from axtrain.layers.windows import Windows
 SHORT = 32
 COMPONENTS = 3
 # Values that a mixture is fitted to, at most: its shape is then known to about 1 % (chosen here).
-_FITTED_TO = 20_000
+_FITTED_TO = 8_000
 # Products looked up at once: 2^22 int64 are 32 MiB.
 _AT_ONCE = 1 << 22
 
@@ -30,6 +31,7 @@ class FidelityReport:
     """How well the error model predicts a product's bit-exact error, on calibration data it was not fitted to.
 
     Attributes:
+        product: its name within the layer; empty where the layer has no other.
         samples: how many outputs were compared.
         rank: the ordinary products that play the error's systematic part.
         residual: `"normal"`, `"mixture"` or `"none"`: what is drawn.
@@ -41,6 +43,7 @@ class FidelityReport:
         ks_mixture: the same from the fitted mixture; `None` where none was fitted.
     """
 
+    product: str
     samples: int
     rank: int
     residual: str
@@ -49,6 +52,14 @@ class FidelityReport:
     correlation: float
     ks_normal: float
     ks_mixture: float | None
+
+    def __str__(self) -> str:
+        distance = self.ks_mixture if self.residual == "mixture" else self.ks_normal
+        return (
+            f"rank {self.rank}, residual {self.residual}; over {self.samples} outputs bias {self.bias:.3f} standard "
+            f"deviations, std ratio {self.std_ratio:.3f}, correlation {self.correlation:.3f}, "
+            f"Kolmogorov-Smirnov distance {distance:.3f}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +95,7 @@ def predict(table: CodeTable, statistics: ErrorStatistics, windows: Windows, *, 
         mean += (u.astype(np.float64)[a] @ v.astype(np.float64)[columns])[:, :, 0]
     s = statistics.activation_variance.astype(np.float64)[a]
     t = statistics.weight_variance.astype(np.float64)[columns]
-    if product_form:
-        variance = (s.sum(-1) * t.sum(axis=1)) / columns.shape[1]
-    else:
-        variance = (s @ t)[:, :, 0]
+    variance = s.sum(-1) * t.sum(axis=1) / columns.shape[1] if product_form else (s @ t)[:, :, 0]
     return Predicted(exact, mean, np.sqrt(np.maximum(variance, 0.0)))
 
 
@@ -114,7 +122,8 @@ def mixture_levels(standardised: np.ndarray) -> np.ndarray:
         return normal_levels()
     if len(values) > _FITTED_TO:
         values = np.random.default_rng(0).choice(values, _FITTED_TO, replace=False)
-    mixture = GaussianMixture(COMPONENTS, random_state=0).fit(values[:, None])
+    with threadpool_limits(1):  # several threads lose more waiting than they gain
+        mixture = GaussianMixture(COMPONENTS, random_state=0).fit(values[:, None])
     share, mean, std = mixture.weights_, mixture.means_[:, 0], np.sqrt(mixture.covariances_[:, 0, 0])
     grid = np.linspace((mean - 6 * std).min(), (mean + 6 * std).max(), 1 << 14)
     distribution = (share * special.ndtr((grid[:, None] - mean) / std)).sum(axis=1)
@@ -132,8 +141,8 @@ def distance(standardised: np.ndarray, levels: np.ndarray | None) -> float:
     return float(stats.kstest(standardised, lambda x: np.interp(x, levels, probabilities)).statistic)
 
 
-def report(predicted: Predicted, rank: int, residual: str, levels: np.ndarray | None) -> FidelityReport:
-    """The figures of merit; `levels` is the mixture's shape, `None` where none was fitted."""
+def report(product: str, predicted: Predicted, rank: int, residual: str, levels: np.ndarray | None) -> FidelityReport:
+    """The figures of merit of a product; `levels` is the mixture's shape, `None` where none was fitted."""
     exact, mean = predicted.exact, predicted.mean
     within = exact - exact.mean(axis=0)
     foreseen = mean - mean.mean(axis=0)
@@ -143,6 +152,7 @@ def report(predicted: Predicted, rank: int, residual: str, levels: np.ndarray | 
     agreement = (within * foreseen).mean() / np.sqrt((within**2).mean() * (foreseen**2).mean() or 1.0)
     values = predicted.standardised
     return FidelityReport(
+        product=product,
         samples=exact.size,
         rank=rank,
         residual=residual,

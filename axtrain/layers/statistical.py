@@ -10,7 +10,7 @@ with 0 is right, and what that leaves out is the same for every output: ``sum_k 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import keras
 from keras import ops
@@ -126,18 +126,25 @@ def _add_noise(shape, sums, offset, position, channel, drawn, levels):
     return sums + offset + drawn * ops.sqrt(ops.maximum(position, 0.0)) * ops.sqrt(channel)
 
 
-@lru_cache(maxsize=1024)
 def _compiled(function, form, shape):
     """`function` with its static argument, compiled by XLA where the backend does not do so by itself.
 
-    One for each rank and shape, so that nothing but the batch's size varies between the traces of one function.
+    One for each rank and shape, so that nothing but the batch's size varies between the calls of one function.
     """
-
-    def bound(*arguments):
-        return function(form, *arguments)
-
     if keras.backend.backend() != "tensorflow":
-        return bound
+        return partial(function, form)
     import tensorflow as tf
 
-    return tf.function(bound, jit_compile=True, autograph=False, reduce_retracing=True)
+    # TensorFlow traces a function again for every graph that calls it, and warns where that happens to one often.
+    return _xla(function, form) if tf.inside_function() else _kept(function, form, shape)
+
+
+def _xla(function, form):
+    import tensorflow as tf
+
+    return tf.function(partial(function, form), jit_compile=True, autograph=False, reduce_retracing=True)
+
+
+@lru_cache(maxsize=1024)
+def _kept(function, form, shape):
+    return _xla(function, form)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from axtrain.emulation.code_table import CodeTable
 
@@ -97,7 +98,8 @@ def weighted_factors(error: np.ndarray, p: np.ndarray, q: np.ndarray, rank: int)
     if rank == 0 or not error.any():
         return u, v
     root_p, root_q = (np.sqrt((1 - _UNSEEN_SHARE) * d + _UNSEEN_SHARE / d.size) for d in (p, q))
-    x, singular, y = np.linalg.svd(root_p[:, None] * error * root_q)
+    with threadpool_limits(1):  # several threads lose more waiting than they gain on 256 rows
+        x, singular, y = np.linalg.svd(root_p[:, None] * error * root_q, full_matrices=False)
     kept = min(rank, int((singular > 1e-12 * singular[0]).sum()))
     # Equal halves of the size on both sides, so that float32 loses as little on either.
     size = np.sqrt(singular[:kept])[:, None]

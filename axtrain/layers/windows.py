@@ -106,7 +106,7 @@ class WindowSamples:
 
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
-        self._seen = 0
+        self._seen = self._row_size = 0
         self._rng = np.random.default_rng(0)
         self.sample_shape: tuple[int, ...] = ()
         self.padded_share = 0.0
@@ -124,7 +124,10 @@ class WindowSamples:
             self.sample_shape = inputs.shape[1:]
             ones = cut_windows(geometry, np.ones((1, *self.sample_shape), np.float32), kernel, KEPT_ROWS)
             self.padded_share = float((ones.rows == 0).mean())
-        part = cut_windows(geometry, inputs, kernel, KEPT_ROWS // 4, seed=self._seen).rows
+            self._row_size = ones.rows[0].size
+        # Many rows of a batch are no more than a few rows of many batches, but there may be one batch only.
+        count = max(MIN_ROWS, min(KEPT_ROWS, 4 * KEPT_VALUES // self._row_size))
+        part = cut_windows(geometry, inputs, kernel, count, seed=self._seen).rows
         self._seen += 1
         if len(self._parts) < _KEPT_PARTS:
             self._parts.append(part)

@@ -37,8 +37,9 @@ def fitted_by_hand(layer, x):
     kernel = np.asarray(layer.kernel)
     w_scale = np.abs(kernel).max(0) / 127
     weights = np.round(kernel / w_scale).astype(int) - table.weight_low
-    p = np.bincount(codes.ravel(), minlength=256) / codes.size
-    q = np.bincount(weights.ravel(), minlength=table.products.shape[1]) / weights.size
+    rows, columns = table.products.shape
+    p = np.bincount(codes.ravel(), minlength=rows) / codes.size
+    q = np.bincount(weights.ravel(), minlength=columns) / weights.size
     error = table.error.astype(float)
     mean = p @ error
     squared = (error - mean) ** 2

@@ -107,6 +107,8 @@ def test_registered_names_are_these():
     import keras
 
     names = {"ApproxDense", "ApproxConv1D", "ApproxConv2D", "ApproxDepthwiseConv2D", "HardwareState"}
+    names |= {"ApproxSeparableConv2D", "ApproxConv2DTranspose", "ApproxEinsumDense", "ApproxMultiHeadAttention"}
+    names |= {"ApproxLSTM", "ApproxGRU", "ActivationPairState"}
     importlib.import_module("axtrain.layers")
     for name in names:
         assert keras.saving.get_registered_object(f"axtrain>{name}") is not None

@@ -1,10 +1,12 @@
 """How well the statistical fidelities predict what bit-exact emulation gives, layer by layer and in accuracy.
 
 A small CNN is trained in float, converted for six circuits of growing rank, and evaluated bit-exactly, calibrated
-at ranks 1, 2, 4 and 8, and gaussian (rank 0). Every cell's result is kept in a folder, so an interrupted study goes
-on where it stopped. With --data DIR (or AXTRAIN_DATA) Fashion-MNIST from `DIR/data` and tables of EvoApproxLib from
-`DIR/luts`; else Keras's copy of Fashion-MNIST (scikit-learn's digits where that cannot be had) and this package's
-own circuits.
+at ranks 1, 2, 4 and 8, and gaussian (rank 0). Every cell's result is kept in a folder, so an interrupted study
+goes on where it stopped. Then the cost: one layer's forward pass at each fidelity as a multiple of the float32
+layer, both compiled by `tf.function` and run in turn.
+
+With --data DIR (or AXTRAIN_DATA) Fashion-MNIST from `DIR/data` and tables of EvoApproxLib from `DIR/luts`; else
+Keras's copy of Fashion-MNIST (scikit-learn's digits where that cannot be had) and this package's own circuits.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -188,6 +191,50 @@ def rows_of(multiplier, results: dict[str, dict]) -> list[dict]:
     return rows
 
 
+def costs(multiplier, runs: int) -> list[dict]:
+    """One row for each layer and way of playing it: milliseconds, and the multiple of the float32 layer."""
+    layers = keras.layers
+    cases = {
+        "dense 128x512x512": (layers.Dense(512, use_bias=False), (128, 512)),
+        "conv 3x3, 64 to 64, 32x32x32": (layers.Conv2D(64, 3, padding="same", use_bias=False), (32, 32, 32, 64)),
+        "depthwise 3x3, 64, 32x32x32": (layers.DepthwiseConv2D(3, padding="same", use_bias=False), (32, 32, 32, 64)),
+    }
+    ways = {
+        "exact": ("exact", {}),
+        "calibrated, rank 0, no noise": ("calibrated", {"rank": 0, "residual": "none"}),
+        "gaussian": ("gaussian", {}),
+        **{f"calibrated, rank {r}": ("calibrated", {"rank": r, "residual": "normal"}) for r in RANKS},
+    }
+    rows = []
+    for case, (layer, shape) in cases.items():
+        model = keras.Sequential([keras.Input(shape[1:]), layer])
+        x = np.random.default_rng(SEED).random(shape, np.float32)
+        image, functions = tf.constant(x), {"float32": tf.function(model)}
+        for way, (fidelity, options) in ways.items():
+            converted = ax.convert(model, ax.Hardware(multiplier=multiplier), x)
+            ax.set_fidelity(converted, fidelity, **options)
+            functions[way] = tf.function(converted)
+        times: dict[str, list[float]] = {way: [] for way in functions}
+        for run in range(runs + 5):  # the first five let every compilation finish
+            for way, function in functions.items():
+                start = time.perf_counter()
+                function(image).numpy()
+                if run >= 5:
+                    times[way].append(time.perf_counter() - start)
+        base = float(np.median(times["float32"]))
+        for way, taken in times.items():
+            median = float(np.median(taken))
+            row = {
+                "layer": case,
+                "fidelity": way,
+                "ms": round(1e3 * median, 2),
+                "times float32": round(median / base, 2),
+            }
+            rows.append(row)
+            print(f"{case:<32}{way:<32}{row['ms']:>9.2f} ms{row['times float32']:>8.2f} x", flush=True)
+    return rows
+
+
 def picture(rows: list[dict], path: Path) -> None:
     """Predicted minus exact accuracy, by rank."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
@@ -206,7 +253,7 @@ def picture(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def written(rows: list[dict], layers: list[dict], folder: Path, facts: dict[str, str]) -> None:
+def written(rows: list[dict], layers: list[dict], cost: list[dict], folder: Path, facts: dict[str, str]) -> None:
     """Writes the Markdown, the CSV files and the picture."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "fidelity.csv", "w", newline="") as file:
@@ -233,6 +280,14 @@ def written(rows: list[dict], layers: list[dict], folder: Path, facts: dict[str,
         *("| " + " | ".join(str(row[key]) for key in shown) + " |" for row in rows),
         "",
         "![predicted minus exact accuracy](fidelity.png)",
+        "",
+        "## What one forward pass of a layer costs",
+        "",
+        f"Medians in turn on this machine; circuit {cost[0]['circuit']}.",
+        "",
+        "| " + " | ".join(cost[0]) + " |",
+        "|" + "---|" * len(cost[0]),
+        *("| " + " | ".join(str(value) for value in row.values()) + " |" for row in cost),
         "",
     ]
     (folder / "fidelity.md").write_text("\n".join(lines))
@@ -281,6 +336,20 @@ def main() -> None:
             )
             verdict = f"   target {TARGET}  {'met' if met else 'missed'}" if judged else ""
             print(f"{figures[-1]['name']:<64}{gaps[name]:>7.2f}{verdict}", flush=True)
+    multiplier = next((m for m in circuits(folder, False) if m.name == "mul8u_17KS"), ax.multipliers.get("mitchell"))
+    cost = [{"circuit": multiplier.name, **row} for row in costs(multiplier, 3 if arguments.smoke else 25)]
+    of = {(row["layer"], row["fidelity"]): row["times float32"] for row in cost}
+    for layer in dict.fromkeys(row["layer"] for row in cost):
+        share = of[layer, "gaussian"] - of[layer, "calibrated, rank 0, no noise"]
+        figures.append(
+            {
+                "name": f"{layer}: the noise, share of the float32 layer",
+                "value": round(share, 2),
+                "unit": "times float32",
+                "target": 0.1,
+                "met": bool(share <= 0.1),
+            }
+        )
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     options = " ".join(["--data DIR"] * (folder is not None) + ["--smoke"] * arguments.smoke)
     facts = {
@@ -294,7 +363,7 @@ def main() -> None:
     }
     out = arguments.out or (None if arguments.smoke else Path("docs") / "results")
     if out is not None:
-        written(rows, layers, out, facts)
+        written(rows, layers, cost, out, facts)
         print(f"written to {out}")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ with 0 is right, and what that leaves out is the same for every output: ``sum_k 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache, partial
 
 import keras
@@ -20,6 +21,9 @@ from axtrain.emulation.surrogate import surrogate_gradient
 from axtrain.layers import noise
 from axtrain.layers.joint import joined, joint_product, window_sums
 from axtrain.quantisers import Codes, Quantiser
+
+# Weights below this number are looked up without compiling a function for them (chosen here).
+_LARGE = 1 << 15
 
 
 def statistical(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing, bias=None):
@@ -67,9 +71,10 @@ def _forward(state, geometry, quantiser, w, playing, real, kernel, bias=None):
     form = None if shape == "none" else "product" if geometry.operation != "depthwise" and count else "full"
     scale, index_of_zero = quantiser.scale, quantiser.zero_point - table.activation_low
 
-    right, offset, spread = _weight_side(
-        geometry, kernel, w.codes - table.weight_low, w.scale, scale, index_of_zero, model
-    )
+    weight_side, size = partial(_weight_side, geometry), math.prod(kernel.shape) if None not in kernel.shape else 0
+    if size >= _LARGE:
+        weight_side = _compiled(_weight_side, geometry, (model.rank, *kernel.shape))
+    right, offset, spread = weight_side(kernel, w.codes - table.weight_low, w.scale, scale, index_of_zero, model)
     left, position = real, None
     if model.rank or form:
         activation_side = _compiled(_activation_side, form, (model.rank, *real.shape[1:]))
@@ -108,15 +113,16 @@ def _weight_side(geometry, kernel, index, w_scale, a_scale, index_of_zero, model
 def _activation_side(form, real, scale, index_of_zero, model):
     """The joint activations, and what each contributes to the variance (summed over channels in product form)."""
     zero = ops.cast(index_of_zero, "int32")
-    index = ops.cast(ops.round(real / scale), "int32") + zero
-    parts = [real]
-    for r in range(model.rank):
-        factor = model.activation_factors[r]
-        parts.append(scale * (ops.take(factor, index) - ops.take(factor, zero)))
+    index = ops.cast(ops.round(real * (1 / scale)), "int32") + zero
+
+    def looked_up(table):
+        return ops.take(table - ops.take(table, zero), index)
+
+    parts = [real, *(looked_up(scale * model.activation_factors[r]) for r in range(model.rank))]
     left = ops.concatenate(parts, axis=-1) if model.rank else real
     if form is None:
         return left, ops.zeros(())
-    variance = ops.take(model.activation_variance, index) - ops.take(model.activation_variance, zero)
+    variance = looked_up(model.activation_variance)
     return left, ops.sum(variance, axis=-1, keepdims=True) if form == "product" else variance
 
 

@@ -1,5 +1,8 @@
 """The native CPU engine: where it runs, where it does not, and that its parts do what the plain ones do."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import keras
@@ -149,6 +152,43 @@ def test_many_threads_at_once():
     for thread in threads:
         thread.join()
     assert len(wrong) == 160 and not any(wrong)
+
+
+CHURN = """
+import threading
+import numpy as np
+from axtrain.emulation.code_table import CodeTable
+from axtrain.emulation.gather import GatherEngine
+from axtrain.emulation.native.engine import NativeEngine
+
+rng = np.random.default_rng(0)
+table = CodeTable(rng.integers(-(1 << 14), 1 << 14, (256, 256)), -128, -128)
+a, w = rng.integers(-128, 128, (8, 20, 20, 16)), rng.integers(-128, 128, (3, 3, 16, 4))
+engine, expected = NativeEngine(table), GatherEngine(table).conv(a, w, (1, 1), (1, 1)).numpy()
+wrong = []
+
+def work():
+    for _ in range(25):
+        wrong.append(int(np.sum(engine.conv(a, w, (1, 1), (1, 1)).numpy() != expected)))
+
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(wrong), sum(wrong))
+"""
+
+
+def test_convolutions_in_many_threads_keep_their_memory():
+    """Numba once freed the image while patches were copied from it: wrong now and then, under load alone.
+
+    glibc fills memory that is freed here, so that its use shows.
+    """
+    environment = {**os.environ, "MALLOC_PERTURB_": "165", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", CHURN], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-2:] == ["150", "0"]
 
 
 def test_results_are_not_overwritten_while_someone_holds_them():

@@ -69,12 +69,11 @@ def convolution(
     sums, scratch = np.empty((GROUP + CHANNELS, LANES), np.int32), np.empty(LANES, np.int32)
     found = np.empty((LANES + 1, 3), np.int64)
     above, count = images[0] * sizes[0] * sizes[1], (images[1] - images[0]) * sizes[0] * sizes[1]
-    source, target = image.ctypes.data, block.ctypes.data
     for row in range(0, count, LANES):
         lanes = min(LANES, count - row)
         stretches = runs(row, lanes, sizes[0], sizes[1], pads[2], strides[0], row_bytes, found)
         if not depthwise:
-            _patches(source, target, 0, 1, every, plane_bytes, row_bytes, phase, shape, found, stretches)
+            _patches(image, block, 0, 1, every, plane_bytes, row_bytes, phase, shape, found, stretches)
         for first in range(channels[0], channels[1], GROUP):
             last = min(first + GROUP, channels[1])
             if not depthwise:
@@ -84,16 +83,18 @@ def convolution(
                     if n == first or n % depthwise == 0:  # another input channel
                         own = n // depthwise
                         _patches(
-                            source, target, own, inputs, every, plane_bytes, row_bytes, phase, shape, found, stretches
+                            image, block, own, inputs, every, plane_bytes, row_bytes, phase, shape, found, stretches
                         )
                     sum_channels(block, bits < 128, lanes, table, weights, n, n + 1, sums[n - first :], scratch)
             write_channels(sums, table[0], lanes, weights, output, above + row, first, last)
 
 
 @compiled
-def _patches(source, target, first, step, planes, plane_bytes, row_bytes, phase, shape, found, stretches):
+def _patches(image, block, first, step, planes, plane_bytes, row_bytes, phase, shape, found, stretches):
     """Rows of patches: for each tap of the window, planes first, first + step, ... below `planes`."""
     window, strides, dilation = shape
+    # Addresses are taken where the arrays are arguments: numba frees an array after its last use by name.
+    source, target = image.ctypes.data, block.ctypes.data
     for y in range(window[0]):
         for x in range(window[1]):
             column = x * dilation[1]

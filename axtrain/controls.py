@@ -37,7 +37,8 @@ def set_fidelity(model: keras.Model, fidelity: str, **options) -> None:
             data.
         options: of `"calibrated"`: `rank`, an int >= 0 or `None` for the default, and `residual`: `"normal"`,
             `"mixture"` (noise of the shape measured at calibration), `"none"`, or `"auto"`, the mixture where sums
-            are short and it fits better. An option not given has its default.
+            are short and it fits better. An option not given has its default. For accuracies take rank 8: lower ones
+            were several points off for coarse circuits (docs/results/fidelity.md).
 
     Raises:
         ValueError: an unknown fidelity or option, no hardware layer, or a statistical fidelity on a layer never

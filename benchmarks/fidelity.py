@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,11 +34,14 @@ from matplotlib.figure import Figure
 import axtrain as ax
 from axtrain.emulation.code_table import CodeTable
 from axtrain.emulation.factorisation import exact_rank
+from axtrain.layers import noise
+from axtrain.layers.chip import NoiseStream
 
 PUBLISHED = ("mul8s_1L2H", "mul8s_1KX2", "mul8u_17KS", "mul8u_2AC", "mul8u_JV3", "mul8u_12N4")
 BUILT_IN = ("drum4", "ssm4", "roba", "kulkarni", "truncated8", "mitchell")
 RANKS = (1, 2, 4, 8)
 TARGET = 0.5  # points of accuracy between the calibrated fidelity at its highest rank here and bit-exact
+NOISE_TARGET = 0.1  # of the float32 layer
 SEED = 0
 CALIBRATION = 512
 
@@ -172,7 +176,7 @@ def rows_of(multiplier, results: dict[str, dict]) -> list[dict]:
             "fidelity": name,
             "accuracy": round(float(np.mean(result["accuracies"])), 2),
             "spread over seeds": round(float(np.std(result["accuracies"])), 2),
-            "minus exact": round(float(np.mean(result["accuracies"])) - exact, 2),
+            "minus exact": round(float(np.mean(result["accuracies"])) - exact, 2) + 0.0,  # no -0.0
         }
         figures = {
             "bias": lambda r: abs(r["bias"]),
@@ -214,11 +218,14 @@ def costs(multiplier, runs: int) -> list[dict]:
             converted = ax.convert(model, ax.Hardware(multiplier=multiplier), x)
             ax.set_fidelity(converted, fidelity, **options)
             functions[way] = tf.function(converted)
+        outputs, stream = model.compute_output_shape(shape), NoiseStream(seed=SEED)
+        read = tf.function(partial(noise.read, outputs), jit_compile=True, autograph=False)
+        functions["the noise alone, not fused"] = tf.function(partial(_drawn, read, outputs, stream), autograph=False)
         times: dict[str, list[float]] = {way: [] for way in functions}
         for run in range(runs + 5):  # the first five let every compilation finish
             for way, function in functions.items():
                 start = time.perf_counter()
-                function(image).numpy()
+                _wait(function(image))
                 if run >= 5:
                     times[way].append(time.perf_counter() - start)
         base = float(np.median(times["float32"]))
@@ -233,6 +240,15 @@ def costs(multiplier, runs: int) -> list[dict]:
             rows.append(row)
             print(f"{case:<32}{way:<32}{row['ms']:>9.2f} ms{row['times float32']:>8.2f} x", flush=True)
     return rows
+
+
+def _wait(tensor) -> None:
+    """Until one value is there: an accelerator computes on while Python goes on."""
+    tf.reshape(tensor, (-1,))[0].numpy()
+
+
+def _drawn(read, shape, stream, image):
+    return read(noise.places(shape, stream))
 
 
 def picture(rows: list[dict], path: Path) -> None:
@@ -268,6 +284,10 @@ def written(rows: list[dict], layers: list[dict], cost: list[dict], folder: Path
     shown = [key for key in rows[0] if key not in ("spread over seeds",)]
     lines = ["# How well the statistical fidelities predict bit-exact emulation", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
+    names = list(dict.fromkeys(row["circuit"] for row in rows))
+    for tier in (f"calibrated, rank {max(RANKS)}", "gaussian"):
+        near = [row for row in rows if row["fidelity"] == tier and abs(row["minus exact"]) <= TARGET]
+        lines.append(f"- {tier}: within {TARGET} points of bit-exact for {len(near)} of {len(names)} circuits")
     lines += [
         "",
         "Accuracy in per cent, differences in points. Bias, standard deviation ratio, correlation and Kolmogorov-",
@@ -304,7 +324,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = None if arguments.data is None else Path(arguments.data)
     source, x_train, y_train, x_test, y_test = data(folder, arguments.smoke)
-    images, seeds, epochs = (500, 2, 1) if arguments.smoke else (len(x_test), 3, 3)
+    images, seeds, steps = (500, 2, 150) if arguments.smoke else (len(x_test), 3, 1400)
+    epochs = -(-steps * 128 // len(x_train))
     settings = f"{source} {len(x_train)} {images} {seeds} {epochs} {SEED} {ax.__version__}"
     key = hashlib.sha256(settings.encode()).hexdigest()[:8]
     cache = (arguments.cache or Path(tempfile.gettempdir()) / "axtrain-fidelity") / key
@@ -340,16 +361,17 @@ def main() -> None:
     cost = [{"circuit": multiplier.name, **row} for row in costs(multiplier, 3 if arguments.smoke else 25)]
     of = {(row["layer"], row["fidelity"]): row["times float32"] for row in cost}
     for layer in dict.fromkeys(row["layer"] for row in cost):
-        share = of[layer, "gaussian"] - of[layer, "calibrated, rank 0, no noise"]
+        share = of[layer, "the noise alone, not fused"]
         figures.append(
             {
-                "name": f"{layer}: the noise, share of the float32 layer",
-                "value": round(share, 2),
+                "name": f"{layer}: the noise's stream",
+                "value": share,
                 "unit": "times float32",
-                "target": 0.1,
-                "met": bool(share <= 0.1),
+                "target": NOISE_TARGET,
+                "met": bool(share <= NOISE_TARGET),
             }
         )
+        print(f"{figures[-1]['name']:<64}{share:>7.2f}   target {NOISE_TARGET}", flush=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     options = " ".join(["--data DIR"] * (folder is not None) + ["--smoke"] * arguments.smoke)
     facts = {

@@ -22,7 +22,8 @@ from axtrain.quantisers import Codes, Quantiser
 
 FIDELITIES = ("exact", "calibrated", "gaussian")
 RESIDUALS = ("auto", "normal", "mixture", "none")
-# Of the calibrated fidelity: one more product is what a training step hardly notices (benchmarks/fidelity.py).
+# Of the calibrated fidelity: the cheapest that follows single outputs, for training (chosen here). For figures take
+# rank 8: within half a point of bit-exact for every circuit of docs/results/fidelity.md, as lower ranks are not.
 DEFAULT_RANK = 1
 GRADIENTS = ("straight_through", "table")
 

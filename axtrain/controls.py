@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import keras
 
+from axtrain.constraints import WeightRange
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import FIDELITIES
 from axtrain.model_walk import all_layers
@@ -73,12 +74,14 @@ def set_fidelity(model: keras.Model, fidelity: str, **options) -> None:
     model.train_function = model.test_function = model.predict_function = None
 
 
-def set_chip(model: keras.Model, chip: int) -> None:
+def set_chip(model: keras.Model, chip: int, *, training: bool = False) -> None:
     """Makes the model run on chip number `chip`: its faulty cells, and its own stream of random faults.
 
     Args:
         model: a model from `convert`.
         chip: an int >= 0; the same number is the same chip.
+        training: whether training meets this one chip at every step, and fits the weights to it (MATIC, Kim 2018);
+            by default it meets a new chip at every step, and the weights learn to live on any.
 
     Raises:
         ValueError: not such an int, or no hardware layer.
@@ -87,6 +90,9 @@ def set_chip(model: keras.Model, chip: int) -> None:
         raise ValueError(f"`chip` must be an int from 0 to 2^31 - 1. Received: chip={chip!r}")
     for index, layer in enumerate(_required(model)):
         for number, product in enumerate(layer.products):
+            if product.state.trains_on_chip != training:
+                product.state.trains_on_chip = training
+                model.train_function = None  # traced with the other
             name = f"{index}:{layer.name}" + (f":{number}" if number else "")
             place = zlib.crc32(name.encode()) >> 1  # fits a signed 32-bit word
             for generator in product.state.generators.values():
@@ -106,6 +112,23 @@ def set_noise_strength(model: keras.Model, strength: float) -> None:
     for layer in _required(model):
         for product in layer.products:
             product.state.noise_strength.assign(strength)
+
+
+def limit_weights(model: keras.Model, limit: float) -> None:
+    """Puts the constraint `WeightRange(limit)` on the kernels and biases of every hardware layer.
+
+    Weights beyond the limit are clipped at once, and after every step of training.
+
+    Raises:
+        ValueError: a limit that is not positive, or no hardware layer.
+    """
+    constraint = WeightRange(limit)
+    for layer in _required(model):
+        for variable in [product.kernel for product in layer.products] + list(layer.biases.values()):
+            if variable is not None:
+                variable.constraint = constraint
+                variable.assign(constraint(variable.value))
+    model.train_function = None  # traced without it
 
 
 def _required(model: keras.Model) -> list[ApproximateLayer]:

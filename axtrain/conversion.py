@@ -117,7 +117,7 @@ def convert(
     converted = keras.models.clone_model(
         model, clone_function=lambda layer: _converted(layer, chosen, played), recursive=True
     )
-    _copy_state(model, converted)
+    copy_state(model, converted)
     report = _report(model, converted, chosen)
     if strict and report.skipped:
         listed = "; ".join(f"{layer.name} ({layer.was}): {layer.reason}" for layer in report.skipped)
@@ -142,7 +142,7 @@ def strip(model: keras.Model) -> keras.Model:
     """
     _check_model(model)
     plain = keras.models.clone_model(model, clone_function=_stripped, recursive=True)
-    _copy_state(model, plain)
+    copy_state(model, plain)
     return plain
 
 
@@ -213,12 +213,12 @@ def _obstacle(layer) -> str | None:
     return None
 
 
-def _copy_state(model, clone) -> None:
+def copy_state(model, clone) -> None:
     """Weights layer by layer and frozen flags, containers first since they pass their flag down."""
     clone.trainable = model.trainable
     for old, new in zip(model.layers, clone.layers, strict=True):
         if isinstance(old, keras.Model):
-            _copy_state(old, new)
+            copy_state(old, new)
             continue
         new.trainable = old.trainable
         if isinstance(old, ApproximateLayer) or isinstance(new, ApproximateLayer):

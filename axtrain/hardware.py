@@ -178,6 +178,11 @@ class Hardware:
                 )
 
     @property
+    def has_faults(self) -> bool:
+        """Whether something in it fails: a memory whose cells do."""
+        return self.weight_memory is not None and self.weight_memory.rate > 0
+
+    @property
     def circuit(self) -> Multiplier:
         """The multiplier, the exact one where none was given."""
         if self.multiplier is not None:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 
-def _check_voltage(voltage: float) -> float:
+def check_voltage(voltage: float) -> float:
+    """The voltage as a float; raises ValueError unless it is a positive number of volts."""
     try:
         value = float(voltage)
     except (TypeError, ValueError):
@@ -59,7 +60,7 @@ class ProbitCurve:
     def __call__(self, voltage: float) -> float:
         """Bit error rate at `voltage` volts."""
         # erfc keeps its relative accuracy in the tail, where 1 - Phi would cancel.
-        return 0.5 * math.erfc((_check_voltage(voltage) - self.mean_v) / (self.deviation_v * math.sqrt(2.0)))
+        return 0.5 * math.erfc((check_voltage(voltage) - self.mean_v) / (self.deviation_v * math.sqrt(2.0)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able description that `curve_from_dict` reads."""
@@ -106,7 +107,7 @@ class TabulatedCurve:
                 "A table needs two or more voltages and as many rates. "
                 f"Received: {len(self.voltages)} voltages and {len(self.rates)} rates"
             )
-        rows = sorted(zip(map(_check_voltage, self.voltages), map(float, self.rates), strict=True))
+        rows = sorted(zip(map(check_voltage, self.voltages), map(float, self.rates), strict=True))
         for voltage, rate in rows:
             if not 0.0 < rate <= 1.0:
                 raise ValueError(
@@ -126,7 +127,7 @@ class TabulatedCurve:
 
     def __call__(self, voltage: float) -> float:
         """Bit error rate at `voltage` volts, within the table."""
-        value = _check_voltage(voltage)
+        value = check_voltage(voltage)
         if not self.voltages[0] <= value <= self.voltages[-1]:
             raise ValueError(
                 f"The table covers {self.voltages[0]} to {self.voltages[-1]} V and is not extrapolated; "

@@ -8,25 +8,59 @@ has one answer everywhere, so the numbers here are a hash of (seed, position).
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from .shapes import size_of
+
+
+def seed_words(seed: Any) -> Any:
+    """The two words that all numbers of a seed are hashed from.
+
+    Args:
+        seed: an integer, or a `keras.random.SeedGenerator`, whose `next()` gives the two words.
+
+    Returns:
+        uint32 tensor of shape (2,).
+
+    Raises:
+        ValueError: a seed of another kind.
+    """
+    if isinstance(seed, keras.random.SeedGenerator):
+        return ops.cast(seed.next(), "uint32")
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
+        return ops.convert_to_tensor(np.array([int(seed) & 0xFFFFFFFF, 0], np.uint32))
+    raise ValueError(f"`seed` must be an integer or a SeedGenerator. Received: seed={seed!r}")
+
+
+def hashed(positions: Any, words: Any, purpose: int = 0) -> Any:
+    """A 31-bit number for each position: ``floor(h(h(i + k0) xor k1) / 2)``.
+
+    h is the 32-bit mixer lowbias32 (C. Wellons, hash-prospector, public domain), with keys ``k0 = h(s0)`` and
+    ``k1 = h(h(s1 + purpose) + h(s0 + 1))`` of the seed's two words. For one seed and purpose no hash repeats
+    within 2^32 positions.
+
+    Args:
+        positions: uint32 tensor, any shape.
+        words: as `seed_words` gives them.
+        purpose: numbers for another purpose are unrelated.
+
+    Returns:
+        int32 tensor in ``0 .. 2^31 - 1``.
+    """
+    # Through int32 after the shift, since not every device converts unsigned integers.
+    return ops.cast(_shift(_hash(positions, words, purpose), 1), "int32")
+
 
 def uniform(shape: tuple[Any, ...], seed: Any) -> Any:
-    """Multiples of 2^-23 in [0, 1).
-
-    ``u_i = 2^-23 floor(h(h(i + k0) xor k1) / 2^9)``: i the position in the flattened shape, h the 32-bit
-    mixer lowbias32 (C. Wellons, hash-prospector, public domain), and keys ``k0 = h(s0)``,
-    ``k1 = h(h(s1) + h(s0 + 1))`` of the seed's two words. For one seed no hash repeats within 2^32
-    positions.
+    """Multiples of 2^-23 in [0, 1): the top bits of `hashed` at each position of the flattened shape.
 
     Args:
         shape: integers, or scalar integer tensors where the graph does not know them.
-        seed: an integer, or a `keras.random.SeedGenerator`, whose `next()` gives the two words.
+        seed: as for `seed_words`.
 
     Returns:
         float32 tensor of that shape.
@@ -34,28 +68,22 @@ def uniform(shape: tuple[Any, ...], seed: Any) -> Any:
     Raises:
         ValueError: a seed of another kind.
     """
-    if isinstance(seed, keras.random.SeedGenerator):
-        state = seed.next()
-    elif isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
-        state = ops.convert_to_tensor(np.array([int(seed) & 0xFFFFFFFF, 0], np.uint32))
-    else:
-        raise ValueError(f"`seed` must be an integer or a SeedGenerator. Received: seed={seed!r}")
+    words = seed_words(seed)
     if keras.backend.backend() == "torch":  # its unsigned integers do not multiply
         return keras.random.uniform(shape, seed=seed, dtype="float32")
-    words = ops.cast(state, "uint32")
+    top = ops.cast(_shift(_hash(positions(shape), words, 0), 9), "int32")  # 23 bits fit float32 exactly
+    return ops.reshape(ops.cast(top, "float32") * 2.0**-23, shape)
+
+
+def _hash(positions: Any, words: Any, purpose: int) -> Any:
     first, second = words[0], words[1]
-    key = _mix(first)
-    other = _mix(_mix(second) + _mix(first + _word(1)))
-    hashed = _mix(ops.bitwise_xor(_mix(_positions(shape) + key), other))
-    # 23 bits fit float32 exactly; through int32, since not every device converts unsigned integers.
-    return ops.reshape(ops.cast(ops.cast(_shift(hashed, 9), "int32"), "float32") * 2.0**-23, shape)
+    other = _mix(_mix(second + _word(purpose)) + _mix(first + _word(1)))
+    return _mix(ops.bitwise_xor(_mix(positions + _mix(first)), other))
 
 
-def _positions(shape: tuple[Any, ...]) -> Any:
-    if all(isinstance(size, int) for size in shape):
-        return ops.cast(ops.arange(math.prod(shape), dtype="int32"), "uint32")
-    count = ops.prod(ops.stack([ops.cast(size, "int32") for size in shape]))
-    return ops.cast(ops.arange(count, dtype="int32"), "uint32")
+def positions(shape: tuple[Any, ...]) -> Any:
+    """0, 1, 2, ... for each element of a flattened shape: uint32, one axis."""
+    return ops.cast(ops.arange(size_of(shape), dtype="int32"), "uint32")
 
 
 def _mix(x: Any) -> Any:

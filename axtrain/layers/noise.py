@@ -15,11 +15,13 @@ import numpy as np
 from keras import ops
 from scipy import special
 
+from axtrain.noise_models.residuals import LEVELS
+from axtrain.noise_models.residuals import levels_of as levels_of
+from axtrain.noise_models.residuals import normal_levels as normal_levels
+
 # 2^16 values reach 4.3 standard deviations and stay in a core's cache (chosen here).
 RING = 1 << 16
 ROW = 64
-# Levels of a measured distribution's quantile function: shape to 0.1 %, tails to 3.4 standard deviations.
-LEVELS = 1 << 10
 
 
 @lru_cache(maxsize=1)
@@ -48,22 +50,6 @@ def ring_levels() -> np.ndarray:
     order = np.empty(RING, np.int64)
     order[np.argsort(normal_ring(), kind="stable")] = np.arange(RING)
     return (order * LEVELS // RING).astype(np.int32)
-
-
-@lru_cache(maxsize=1)
-def normal_levels() -> np.ndarray:
-    """float32, shape (LEVELS,): the mean of each part of the standard normal, as `levels_of` gives it."""
-    return levels_of(special.ndtri((np.arange(RING) + 0.5) / RING))
-
-
-def levels_of(quantiles: np.ndarray) -> np.ndarray:
-    """float32, shape (LEVELS,): the mean of each equal part of a distribution, standardised.
-
-    Args:
-        quantiles: ascending, at equally spaced probabilities; their number is a multiple of `LEVELS`.
-    """
-    means = np.asarray(quantiles, np.float64).reshape(LEVELS, -1).mean(axis=1)
-    return ((means - means.mean()) / means.std()).astype(np.float32)
 
 
 def places(shape: tuple[Any, ...], stream: keras.random.SeedGenerator):

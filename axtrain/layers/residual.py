@@ -9,19 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
-from threadpoolctl import threadpool_limits
 
 from axtrain.emulation.code_table import CodeTable
-from axtrain.layers.noise import LEVELS, levels_of, normal_levels
 from axtrain.layers.statistics import ErrorStatistics
 from axtrain.layers.windows import Windows
+from axtrain.noise_models.residuals import distance
+from axtrain.noise_models.residuals import mixture_levels as mixture_levels
 
 # Sums of at most this many terms get their measured shape (chosen here).
 SHORT = 32
-COMPONENTS = 3
-# Values that a mixture is fitted to, at most: its shape is then known to about 1 % (chosen here).
-_FITTED_TO = 8_000
 # Products looked up at once: 2^22 int64 are 32 MiB.
 _AT_ONCE = 1 << 22
 
@@ -107,38 +103,6 @@ def _look_ups(error: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
         a = rows[start : start + step, :, :, None]
         parts.append(error[a, columns].sum(axis=2))
     return np.concatenate(parts).astype(np.float64)
-
-
-def mixture_levels(standardised: np.ndarray) -> np.ndarray:
-    """The shape of a residual: a mixture of `COMPONENTS` normals fitted to it, as `noise.levels_of` gives it.
-
-    Args:
-        standardised: float64, flat; 100 values at least, else the normal's shape is given.
-    """
-    from sklearn.mixture import GaussianMixture
-
-    values = np.asarray(standardised, np.float64)
-    if len(values) < 100 or values.std() == 0:
-        return normal_levels()
-    if len(values) > _FITTED_TO:
-        values = np.random.default_rng(0).choice(values, _FITTED_TO, replace=False)
-    with threadpool_limits(1):  # several threads lose more waiting than they gain
-        mixture = GaussianMixture(COMPONENTS, random_state=0).fit(values[:, None])
-    share, mean, std = mixture.weights_, mixture.means_[:, 0], np.sqrt(mixture.covariances_[:, 0, 0])
-    grid = np.linspace((mean - 6 * std).min(), (mean + 6 * std).max(), 1 << 14)
-    distribution = (share * special.ndtr((grid[:, None] - mean) / std)).sum(axis=1)
-    count = 16 * LEVELS
-    return levels_of(np.interp((np.arange(count) + 0.5) / count, distribution, grid))
-
-
-def distance(standardised: np.ndarray, levels: np.ndarray | None) -> float:
-    """Kolmogorov-Smirnov distance of values from the normal, or from a shape given by its levels."""
-    if len(standardised) == 0:
-        return 0.0
-    if levels is None:
-        return float(stats.kstest(standardised, "norm").statistic)
-    probabilities = (np.arange(LEVELS) + 0.5) / LEVELS
-    return float(stats.kstest(standardised, lambda x: np.interp(x, levels, probabilities)).statistic)
 
 
 def report(product: str, predicted: Predicted, rank: int, residual: str, levels: np.ndarray | None) -> FidelityReport:

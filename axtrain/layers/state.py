@@ -49,6 +49,7 @@ class HardwareState(FittedState):
         self.stream = keras.random.SeedGenerator(seed=0)
         self.noise = NoiseStream(seed=0)
         self.observer: Observer | None = None
+        self.trains_on_chip = False  # static; axtrain.set_chip sets it
 
     def build(self, input_shape=None) -> None:
         """Makes the variables; the shapes depend on the hardware alone."""
@@ -93,13 +94,15 @@ class HardwareState(FittedState):
         """Weight codes as the memory returns them; the gradient passes to the clean kernel.
 
         In training, faults that belong to a chip are drawn anew at each step, so that the weights learn to
-        live on any chip; in inference they are those of the chip set by `axtrain.set_chip`.
+        live on any chip, unless `trains_on_chip`; in inference they are those of the chip set by
+        `axtrain.set_chip`.
         """
         weights = quantise_weights(kernel, self.hardware.weight_bits, axes)
         memory = self.hardware.weight_memory
         if memory is None:
             return weights
-        seed = self.chip_seed if memory.per_chip and not training else self.stream
+        of_chip = memory.per_chip and (self.trains_on_chip or not training)
+        seed = self.chip_seed if of_chip else self.stream
         codes = memory.read(weights.codes, self.hardware.weight_bits, seed, strength=self.noise_strength.value)
         codes = ops.cast(codes, "float32")
         return Codes(codes, straight_through(weights.real, codes * weights.scale), weights.scale, weights.zero_point)
@@ -140,6 +143,7 @@ class HardwareState(FittedState):
             store[variable.name] = ops.convert_to_numpy(variable)
         for name, generator in self.generators.items():
             store[name] = ops.convert_to_numpy(generator.state)
+        store["trains_on_chip"] = np.array(self.trains_on_chip)
         if self.windows is not None:
             store["windows"] = self.windows
             store["sample_shape"] = np.array(self.sample_shape, np.int64)
@@ -152,6 +156,7 @@ class HardwareState(FittedState):
             variable.assign(store[variable.name])
         for name, generator in self.generators.items():
             generator.state.assign(store[name])
+        self.trains_on_chip = bool(np.asarray(store["trains_on_chip"])) if "trains_on_chip" in saved else False
         if "windows" in saved:
             self.windows = np.asarray(store["windows"])
             self.sample_shape = tuple(int(size) for size in store["sample_shape"])

@@ -11,15 +11,15 @@ with 0 is right, and what that leaves out is the same for every output: ``sum_k 
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import partial
 
-import keras
 from keras import ops
 
 from axtrain.emulation.geometry import terms
 from axtrain.emulation.surrogate import surrogate_gradient
 from axtrain.layers import noise
 from axtrain.layers.joint import joined, joint_product, window_sums
+from axtrain.noise_models.fused import fused
 from axtrain.quantisers import Codes, Quantiser
 
 # Weights below this number are looked up without compiling a function for them (chosen here).
@@ -73,11 +73,11 @@ def _forward(state, geometry, quantiser, w, playing, real, kernel, bias=None):
 
     weight_side, size = partial(_weight_side, geometry), math.prod(kernel.shape) if None not in kernel.shape else 0
     if size >= _LARGE:
-        weight_side = _compiled(_weight_side, geometry, (model.rank, *kernel.shape))
+        weight_side = fused(_weight_side, geometry, shape=(model.rank, *kernel.shape))
     right, offset, spread = weight_side(kernel, w.codes - table.weight_low, w.scale, scale, index_of_zero, model)
     left, position = real, None
     if model.rank or form:
-        activation_side = _compiled(_activation_side, form, (model.rank, *real.shape[1:]))
+        activation_side = fused(_activation_side, form, shape=(model.rank, *real.shape[1:]))
         left, position = activation_side(real, scale, index_of_zero, model)
 
     sums = joint_product(geometry, left, right, model.rank)
@@ -93,7 +93,7 @@ def _forward(state, geometry, quantiser, w, playing, real, kernel, bias=None):
     else:
         position = window_sums(geometry, position, kernel.shape) / count + at_zero
     drawn = noise.places(ops.shape(sums), state.noise)
-    add_noise = _compiled(_add_noise, shape, tuple(sums.shape[1:]))
+    add_noise = fused(_add_noise, shape, shape=tuple(sums.shape[1:]))
     return add_noise(sums, offset, position, channel, drawn, model.levels)
 
 
@@ -130,27 +130,3 @@ def _add_noise(shape, sums, offset, position, channel, drawn, levels):
     """``sums + offset + noise sqrt(position channel)``."""
     drawn = noise.read(ops.shape(sums), drawn, levels if shape == "mixture" else None)
     return sums + offset + drawn * ops.sqrt(ops.maximum(position, 0.0)) * ops.sqrt(channel)
-
-
-def _compiled(function, form, shape):
-    """`function` with its static argument, compiled by XLA where the backend does not do so by itself.
-
-    One for each rank and shape, so that nothing but the batch's size varies between the calls of one function.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return partial(function, form)
-    import tensorflow as tf
-
-    # TensorFlow traces a function again for every graph that calls it, and warns where that happens to one often.
-    return _xla(function, form) if tf.inside_function() else _kept(function, form, shape)
-
-
-def _xla(function, form):
-    import tensorflow as tf
-
-    return tf.function(partial(function, form), jit_compile=True, autograph=False, reduce_retracing=True)
-
-
-@lru_cache(maxsize=1024)
-def _kept(function, form, shape):
-    return _xla(function, form)

@@ -1,0 +1,39 @@
+"""Elementwise work on tensors as one pass over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache, partial
+from typing import Any
+
+
+def fused(function: Callable, *static: Hashable, shape: tuple[Any, ...] = ()) -> Callable:
+    """`function` with its static arguments, compiled by XLA where the Keras backend does not do so by itself.
+
+    TensorFlow runs one operation after the other, each over all of its memory; XLA makes one loop of them.
+
+    Args:
+        function: of `static` and tensors. Its results must not depend on the order of floating-point operations.
+        static: hashable leading arguments.
+        shape: what distinguishes the calls besides, rank included; one compiled function is kept for each where it
+            is called eagerly, so that nothing but the batch's size varies between the calls of one function.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return partial(function, *static)
+    import tensorflow as tf
+
+    # TensorFlow traces a function again for every graph that calls it, and warns where that happens to one often.
+    return _compiled(function, *static) if tf.inside_function() else _kept(function, shape, *static)
+
+
+def _compiled(function: Callable, *static: Hashable) -> Callable:
+    import tensorflow as tf
+
+    return tf.function(partial(function, *static), jit_compile=True, autograph=False, reduce_retracing=True)
+
+
+@lru_cache(maxsize=1024)
+def _kept(function: Callable, shape: tuple[Any, ...], *static: Hashable) -> Callable:
+    return _compiled(function, *static)

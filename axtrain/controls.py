@@ -115,7 +115,7 @@ def set_noise_strength(model: keras.Model, strength: float) -> None:
 
 
 def limit_weights(model: keras.Model, limit: float) -> None:
-    """Puts the constraint `WeightRange(limit)` on the kernels and biases of every hardware layer.
+    """Puts the constraint `WeightRange(limit)` on every trainable weight of the hardware layers.
 
     Weights beyond the limit are clipped at once, and after every step of training.
 
@@ -124,10 +124,9 @@ def limit_weights(model: keras.Model, limit: float) -> None:
     """
     constraint = WeightRange(limit)
     for layer in _required(model):
-        for variable in [product.kernel for product in layer.products] + list(layer.biases.values()):
-            if variable is not None:
-                variable.constraint = constraint
-                variable.assign(constraint(variable.value))
+        for variable in layer.trainable_variables:
+            variable.constraint = constraint
+            variable.assign(constraint(variable.value))
     model.train_function = None  # traced without it
 
 

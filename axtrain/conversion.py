@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -118,6 +119,7 @@ def convert(
         model, clone_function=lambda layer: _converted(layer, chosen, played), recursive=True
     )
     copy_state(model, converted)
+    _lay_out(converted)
     report = _report(model, converted, chosen)
     if strict and report.skipped:
         listed = "; ".join(f"{layer.name} ({layer.was}): {layer.reason}" for layer in report.skipped)
@@ -129,6 +131,16 @@ def convert(
         _calibrate(converted, calibration)
     converted.conversion_report = report
     return converted
+
+
+def _lay_out(model) -> None:
+    """Gives each product's words their place in the memories, one after another in the model's order."""
+    address = bias_address = 0
+    for layer in all_layers(model):
+        for name, product in zip(getattr(layer, "product_names", ()), getattr(layer, "products", ()), strict=True):
+            product.state.address, product.state.bias_address = address, bias_address
+            address += 0 if product.kernel is None else math.prod(product.kernel.shape)
+            bias_address += math.prod(layer.biases[name].shape) if name in layer.biases else 0
 
 
 def strip(model: keras.Model) -> keras.Model:

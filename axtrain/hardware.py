@@ -4,101 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from axtrain.energy_model import EnergyModel
 from axtrain.files import write_whole
 from axtrain.noise_models import multipliers
+from axtrain.noise_models.datapath import Datapath, datapath_from_dict
 from axtrain.noise_models.memories import memory_from_dict
+from axtrain.noise_models.memory import Memory
 from axtrain.noise_models.multiplier import Multiplier
+from axtrain.quantisation import Quantisation
 
 _FORMAT = "axtrain-hardware-1"
-
-
-def _choice(name: str, value: Any, allowed: tuple) -> None:
-    if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantisation:
-    """How real numbers become operand codes; `None` leaves a choice to the multiplier.
-
-    Weights are symmetric, one scale per output channel. Activations have one scale per tensor.
-    """
-
-    activations: str | None = None
-    """`"affine"` (unsigned codes with a zero point; default for unsigned multipliers) or `"symmetric"`
-    (signed codes, zero point 0; default for signed ones)."""
-    activation_encoding: str | None = None
-    """How activation codes reach the multiplier's words where they do not fit as they are: `"offset"`
-    or, for symmetric codes on an unsigned multiplier, `"sign_magnitude"` (the default there)."""
-    weight_encoding: str | None = None
-    """How signed weight codes reach an unsigned multiplier: `"sign_magnitude"` (default) or `"offset"`."""
-    activation_bits: int | None = None
-    """2 to 10 bits; default the multiplier's width."""
-    weight_bits: int | None = None
-    """2 to 10 bits; default the multiplier's width."""
-    activation_range: str = "percentile"
-    """Where the range comes from: `"percentile"` or `"minmax"` of the calibration data, or
-    `"moving_average"` of the batches' minima and maxima during training."""
-    percentile: float = 99.99
-    """For `"percentile"`: how much of the calibration data lies inside the range, in per cent."""
-    momentum: float = 0.99
-    """For `"moving_average"`: the share of the old range kept at each step."""
-
-    def __post_init__(self) -> None:
-        _choice("activations", self.activations, (None, "affine", "symmetric"))
-        _choice("activation_encoding", self.activation_encoding, (None, "offset", "sign_magnitude"))
-        _choice("weight_encoding", self.weight_encoding, (None, "offset", "sign_magnitude"))
-        _choice("activation_range", self.activation_range, ("percentile", "minmax", "moving_average"))
-        for name in ("activation_bits", "weight_bits"):
-            bits = getattr(self, name)
-            if bits is not None and (not isinstance(bits, int) or not 2 <= bits <= 10):
-                raise ValueError(f"`{name}` must be an int from 2 to 10, or None. Received: {name}={bits!r}")
-        if not 50 < self.percentile <= 100:
-            raise ValueError(f"`percentile` must lie in (50, 100]. Received: percentile={self.percentile!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"`momentum` must lie in [0, 1). Received: momentum={self.momentum!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnergyModel:
-    """Energy per operation in picojoules, 45 nm (Horowitz 2014; fits as in QKeras' energy model).
-
-    Dynamic energy follows the square of the supply voltage; leakage is not in this model.
-    """
-
-    multiply_quadratic_pj: float = 0.002994791667
-    """pJ per bit^2 of an exact integer multiplication."""
-    multiply_linear_pj: float = 0.001041666667
-    """pJ per bit of an exact integer multiplication."""
-    add_pj_per_bit: float = 0.003125
-    """pJ per bit of an integer addition."""
-    accumulator_bits: int = 32
-    """Width of the accumulators."""
-    weight_read_pj_per_bit: float = 10 / 64
-    """pJ per bit read from an 8 KB on-chip SRAM at nominal voltage (Horowitz 2014: 10 pJ for 64 bits)."""
-    weight_reads: int = 1
-    """How often one inference reads each weight (1: weight-stationary; chosen here)."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not value >= 0:
-                raise ValueError(f"`{item.name}` must be a number >= 0. Received: {item.name}={value!r}")
-
-    def multiplication_pj(self, activation_bits: int, weight_bits: int) -> float:
-        """An exact a-bit by b-bit multiplication; for a = b = n: 0.002994791667 n^2 + 0.001041666667 n."""
-        return (
-            self.multiply_quadratic_pj * activation_bits * weight_bits
-            + self.multiply_linear_pj * (activation_bits + weight_bits) / 2
-        )
-
-    def addition_pj(self) -> float:
-        """One addition in the accumulator."""
-        return self.add_pj_per_bit * self.accumulator_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +38,12 @@ class Hardware:
     """The multiplying circuit; `None` is exact at the quantisation's width (8 bits by default)."""
     weight_memory: Any = None
     """Where the weights live, from `axtrain.memories`; `None` never fails."""
+    activation_memory: Any = None
+    """Where each layer's inputs lie until they are multiplied, as codes; `None` never fails."""
+    bias_memory: Any = None
+    """Where the biases live, as symmetric words of `Quantisation.bias_bits`; `None` never fails."""
+    datapath: Any = None
+    """What the accumulators do near the threshold voltage, from `axtrain.datapaths`; `None` is exact."""
     quantisation: Quantisation = field(default_factory=Quantisation)
     """How real numbers become codes."""
     energy: EnergyModel = field(default_factory=EnergyModel)
@@ -132,15 +57,23 @@ class Hardware:
                 "`multiplier` must be an axtrain.Multiplier: use axtrain.multipliers.get(name) or "
                 f"axtrain.Multiplier.load(path, signed=...). Received: multiplier={self.multiplier!r}"
             )
-        if self.weight_memory is not None and not hasattr(self.weight_memory, "read"):
+        for name, memory in self.memories.items():
+            if not isinstance(memory, Memory):
+                raise TypeError(
+                    f"`{name}` must be one of axtrain.memories, such as BitErrors(rate=...). "
+                    f"Received: {name}={memory!r}"
+                )
+            if memory.encoding == "unsigned" and (name != "activation_memory" or min(self.activation_codes) < 0):
+                raise ValueError(
+                    f"The codes in `{name}` are signed and an unsigned word would lose their sign. Use "
+                    "encoding='twos_complement', 'sign_magnitude' or 'offset' in the memory. "
+                    "Received: encoding='unsigned'"
+                )
+        _ = self.activation_store  # raises where the protection cannot hold the codes
+        if self.datapath is not None and not isinstance(self.datapath, Datapath):
             raise TypeError(
-                "`weight_memory` must be one of axtrain.memories, such as BitErrors(rate=...). "
-                f"Received: weight_memory={self.weight_memory!r}"
-            )
-        if getattr(self.weight_memory, "encoding", None) == "unsigned":
-            raise ValueError(
-                "Weight codes are signed and an unsigned word would lose their sign. Use encoding='twos_complement', "
-                "'sign_magnitude' or 'offset' in the memory. Received: encoding='unsigned'"
+                "`datapath` must be one of axtrain.datapaths, such as TimingErrors.at_voltage(0.75). "
+                f"Received: datapath={self.datapath!r}"
             )
         for name, kind in (("quantisation", Quantisation), ("energy", EnergyModel)):
             if not isinstance(getattr(self, name), kind):
@@ -179,8 +112,14 @@ class Hardware:
 
     @property
     def has_faults(self) -> bool:
-        """Whether something in it fails: a memory whose cells do."""
-        return self.weight_memory is not None and self.weight_memory.rate > 0
+        """Whether something in it fails: the cells of a memory, or the datapath."""
+        return self.datapath is not None or any(memory.rate > 0 for memory in self.memories.values())
+
+    @property
+    def memories(self) -> dict[str, Any]:
+        """The memories that can fail, by the name of their field."""
+        names = ("weight_memory", "activation_memory", "bias_memory")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
     def circuit(self) -> Multiplier:
@@ -216,6 +155,20 @@ class Hardware:
         return low, low + (1 << bits) - 1
 
     @property
+    def activation_store(self) -> Any:
+        """The activation memory in the encoding of the codes: unsigned ones are stored as they are."""
+        memory = self.activation_memory
+        if memory is None or min(self.activation_codes) < 0:
+            return memory
+        return replace(memory, encoding="unsigned")
+
+    @property
+    def read_activation_codes(self) -> tuple[int, int]:
+        """Smallest and largest activation code that reaches the multiplier: a fault can also make -2^(n-1)."""
+        low, high = self.activation_codes
+        return (-high - 1 if self.activation_memory is not None and low < 0 else low), high
+
+    @property
     def operand_encodings(self) -> tuple[str, str]:
         """How (activation, weight) codes reach the circuit's words: plain, sign_magnitude or offset."""
         if self.circuit.signed:
@@ -232,7 +185,11 @@ class Hardware:
         half = 1 << (self.weight_bits - 1)
         # Quantised weights are symmetric; a fault in a memory can also make the word of -2^(n-1).
         lowest = 1 - half if self.weight_memory is None else -half
-        return table_in_use(self.circuit, self.operand_encodings, self.activation_codes, (lowest, half - 1))
+        return table_in_use(self.circuit, self.operand_encodings, self.read_activation_codes, (lowest, half - 1))
+
+    @property
+    def _faulty_parts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("weight_memory", "activation_memory", "bias_memory", "datapath")}
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able description; `from_dict` rebuilds an equal object."""
@@ -240,7 +197,7 @@ class Hardware:
             "format": _FORMAT,
             "name": self.name,
             "multiplier": None if self.multiplier is None else self.multiplier.to_dict(),
-            "weight_memory": None if self.weight_memory is None else self.weight_memory.to_dict(),
+            **{name: None if part is None else part.to_dict() for name, part in self._faulty_parts.items()},
             "quantisation": asdict(self.quantisation),
             "energy": asdict(self.energy),
         }
@@ -262,8 +219,10 @@ class Hardware:
             raise ValueError(f"A hardware description with unknown parts. Received: {sorted(unknown)}")
         if parts.get("multiplier") is not None:
             parts["multiplier"] = Multiplier.from_dict(parts["multiplier"])
-        if parts.get("weight_memory") is not None:
-            parts["weight_memory"] = memory_from_dict(parts["weight_memory"])
+        for name in ("weight_memory", "activation_memory", "bias_memory", "datapath"):
+            if parts.get(name) is not None:
+                read = datapath_from_dict if name == "datapath" else memory_from_dict
+                parts[name] = read(parts[name])
         for name, kind in (("quantisation", Quantisation), ("energy", EnergyModel)):
             if name in parts:
                 parts[name] = kind(**parts[name])

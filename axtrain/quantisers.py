@@ -72,11 +72,21 @@ class Quantiser(NamedTuple):
         codes = ops.round(ops.stop_gradient(value) / self.scale) + self.zero_point
         return ops.clip(codes, self.code_low, self.code_high)
 
-    def real(self, value):
-        """float32 ``scale * (codes - zero_point)``; gradient 1 inside the range, 0 where clipped."""
+    def real(self, value, codes=None):
+        """float32 ``scale * (codes - zero_point)``; gradient 1 inside the range, 0 where clipped.
+
+        Args:
+            value: what is quantised.
+            codes: what its codes are taken for, as a memory reads them back; `None` takes them as they are.
+        """
+
+        def dequantised_codes(value):
+            read = self.codes(value) if codes is None else codes
+            return (read - self.zero_point) * self.scale
+
         if keras.backend.backend() != "tensorflow":
             clipped = ops.clip(value, *self.range)
-            return straight_through(clipped, (self.codes(value) - self.zero_point) * self.scale)
+            return straight_through(clipped, dequantised_codes(value))
         import tensorflow as tf
 
         native = None if native_obstacle() else _native_elementwise()
@@ -84,7 +94,7 @@ class Quantiser(NamedTuple):
         # One custom gradient instead of a clipped copy beside the codes: half the passes over memory.
         @tf.custom_gradient
         def dequantised(value):
-            real = native.dequantised(value, self) if native else (self.codes(value) - self.zero_point) * self.scale
+            real = native.dequantised(value, self) if native and codes is None else dequantised_codes(value)
             return real, tf.autograph.experimental.do_not_convert(lambda upstream: passed(upstream, value))
 
         # Linear in `upstream`, so that its own gradient is the same mask: differentiable again.

@@ -90,22 +90,22 @@ def faulty_cells(
     each = list(rates) if isinstance(rates, (list, tuple)) else [rates] * width
     if len(each) != width:
         raise ValueError(f"`rates` must hold one rate for each of {width} cells. Received: {len(each)} rates")
+    used = [bit for bit, rate in enumerate(each) if not (isinstance(rate, (int, float)) and rate == 0)]
     place = positions(shape)
-    if address:
-        place = place + ops.convert_to_tensor(np.uint32(address % 2**32))
-    first = place * ops.convert_to_tensor(np.uint32(width))
-    faulty = ones = ops.zeros_like(ops.cast(place, "int32"))
-    for bit, rate in enumerate(each):
-        if isinstance(rate, (int, float)) and rate == 0:
-            continue
-        cell = first + ops.convert_to_tensor(np.uint32(bit))
-        number = hashed(cell, words, _CELL)
-        fails = below(number, rate) if clustering is None else _clustered(number, cell, words, rate, clustering)
-        mark = _bit(bit)
-        faulty = faulty + ops.where(fails, mark, 0)
-        if share_of_ones is not None:
-            one = below(hashed(cell, words, _VALUE), share_of_ones)
-            ones = ones + ops.where(one, mark, 0)
+    if not used:
+        none = ops.reshape(ops.zeros_like(ops.cast(place, "int32")), shape)
+        return none, none
+    # All cells at once, a row for each bit of the words: as one table of numbers it compiles soonest.
+    first = (place + ops.convert_to_tensor(np.uint32(address % 2**32))) * ops.convert_to_tensor(np.uint32(width))
+    cell = first[None] + ops.convert_to_tensor(np.array(used, np.uint32))[:, None]
+    rate = ops.stack([ops.cast(each[bit], "float32") for bit in used])[:, None]
+    marks = ops.convert_to_tensor(np.array([_bit(bit) for bit in used], np.int32))[:, None]
+    number = hashed(cell, words, _CELL)
+    fails = below(number, rate) if clustering is None else _clustered(number, cell, words, rate, clustering)
+    faulty = ops.sum(ops.where(fails, marks, 0), axis=0)
+    ones = ops.zeros_like(faulty)
+    if share_of_ones is not None:
+        ones = ops.sum(ops.where(below(hashed(cell, words, _VALUE), share_of_ones), marks, 0), axis=0)
     return ops.reshape(faulty, shape), ops.reshape(ones, shape)
 
 

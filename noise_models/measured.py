@@ -235,7 +235,8 @@ class MeasuredMemory(Memory):
         width = protection.width(bits)
         place = ops.cast(positions(shape), "int32")
         if self.rotate:  # a number of the chip, the same for all its words
-            place = place + hashed(ops.zeros((1,), "uint32"), seed) % self.map.words
+            chip = ops.stack([seed[0], ops.zeros_like(seed[1])])  # the second word tells layers of one chip apart
+            place = place + hashed(ops.zeros((1,), "uint32"), chip) % self.map.words
         first = (place + address % len(faulty)) * width
         masks = [ops.zeros_like(place), ops.zeros_like(place)]
         for bit in range(width):

@@ -21,7 +21,7 @@ def seed_words(seed: Any) -> Any:
     """The two words that all numbers of a seed are hashed from.
 
     Args:
-        seed: an integer, or a `keras.random.SeedGenerator`, whose `next()` gives the two words.
+        seed: an integer; a `keras.random.SeedGenerator`, whose `next()` gives the two words; or a tensor of them.
 
     Returns:
         uint32 tensor of shape (2,).
@@ -33,7 +33,9 @@ def seed_words(seed: Any) -> Any:
         return ops.cast(seed.next(), "uint32")
     if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
         return ops.convert_to_tensor(np.array([int(seed) & 0xFFFFFFFF, 0], np.uint32))
-    raise ValueError(f"`seed` must be an integer or a SeedGenerator. Received: seed={seed!r}")
+    if tuple(getattr(seed, "shape", ())) == (2,):
+        return ops.cast(seed, "uint32")
+    raise ValueError(f"`seed` must be an integer, a SeedGenerator or its two words. Received: seed={seed!r}")
 
 
 def hashed(positions: Any, words: Any, purpose: int = 0) -> Any:

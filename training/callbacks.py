@@ -45,9 +45,9 @@ class NoiseSchedule(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None) -> None:
         """Refuses a model on which there is nothing to schedule."""
-        if not any(layer.hardware.weight_memory is not None for layer in hardware_layers(self.model)):
+        if not any(layer.hardware.has_faults for layer in hardware_layers(self.model)):
             raise ValueError(
-                "No layer of this model has a faulty memory, so there is no noise to schedule. "
+                "No layer of this model has a memory or datapath that fails, so there is no noise to schedule. "
                 f"Received: {self.model.name!r}"
             )
 

@@ -54,7 +54,7 @@ class ApproxEinsumDense(ApproximateLayer, keras.layers.EinsumDense):
         sums = play(self.hardware_state, self._geometry, rows, kernel, self.playing, bool(training))
         outputs = self._restored(sums, inputs)
         if self.use_bias:  # its axes may be those of rows too
-            outputs = outputs + self.bias
+            outputs = outputs + self.hardware_state.read_bias(ops.convert_to_tensor(self.bias), bool(training))
         outputs = ops.cast(outputs, self.compute_dtype)
         return outputs if self.activation is None else self.activation(outputs)
 

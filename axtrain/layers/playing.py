@@ -118,10 +118,17 @@ def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, train
         state.watch(geometry, inputs, kernel)
         return _biased(geometry.floats(inputs, kernel), bias)
     quantiser = state.activation_quantiser(inputs, training)
+    inputs, quantiser = state.read_activations(inputs, quantiser, training)
     w = state.read_weights(kernel, geometry.summed_axes(len(kernel.shape)), training)
+    bias = state.read_bias(bias, training)
     if playing.fidelity == "exact":
         return _exact(state, geometry, inputs, quantiser, w, playing, bias)
-    return statistical(state, geometry, inputs, quantiser, w, playing, bias)
+    if state.hardware.datapath is None:
+        return statistical(state, geometry, inputs, quantiser, w, playing, bias)
+    outputs, scale = statistical(state, geometry, inputs, quantiser, w, playing), output_scale(quantiser.scale, w)
+    sums = ops.cast(ops.round(ops.stop_gradient(outputs) / scale), "int32")
+    failed = state.failing(sums, _squares(geometry, quantiser, ops.stop_gradient(inputs), w))
+    return _biased(outputs + ops.stop_gradient(ops.cast(failed - sums, "float32") * scale), bias)
 
 
 def accumulate(state: HardwareState, geometry, a_codes, zero_point, w: Codes, engine):
@@ -151,6 +158,15 @@ def _biased(outputs, bias):
     return outputs if bias is None else outputs + bias
 
 
+def _squares(geometry, quantiser: Quantiser, inputs, w: Codes):
+    """A function of nothing to the sums of squared products in codes, those of the exact multiplier: float32."""
+
+    def squares():
+        return geometry.floats(ops.square(quantiser.codes(inputs) - quantiser.zero_point), ops.square(w.codes))
+
+    return squares
+
+
 def _exact(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing, bias):
     engine = chosen_engine(state, geometry, w.codes.shape, playing)
     outside, bias = (bias, None) if playing.gradient == "table" else (None, bias)
@@ -158,9 +174,10 @@ def _exact(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing, bia
     held, held_bias = ops.stop_gradient(inputs), None if bias is None else ops.stop_gradient(bias)
 
     def forward():
-        if engine.name == "numba":  # one pass over memory for the whole layer
+        if engine.name == "numba" and state.hardware.datapath is None:  # one pass over memory for the whole layer
             return engine.played(geometry, held, quantiser, w, held_bias)
         sums = accumulate(state, geometry, quantiser.codes(held), quantiser.zero_point, w, engine)
+        sums = state.failing(sums, _squares(geometry, quantiser, held, w))
         return _biased(ops.cast(sums, "float32") * output_scale(quantiser.scale, w), held_bias)
 
     def surrogate(inputs, weights, *bias):

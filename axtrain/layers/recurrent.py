@@ -40,6 +40,8 @@ class _Recurrent(SeveralProducts):
         product, recurrent = self.products
         sums = self._input_sums(LoopProduct(product, self.playing, training, still=False), sequences, training)
         loop = LoopProduct(recurrent, self.playing, training, still=True)
+        if "recurrent" in self.biases:
+            loop.bias = recurrent.state.read_bias(self._bias(1), training)
         initial_state = [ops.cast(state, "float32") for state in keras.tree.flatten(initial_state)]
         dropped = training and self.recurrent_dropout
         masks = self.cell.get_recurrent_dropout_mask(initial_state[0]) if dropped else None
@@ -79,7 +81,7 @@ class _Recurrent(SeveralProducts):
             else:
                 masks = [mask[:, None] for mask in masks]
         sums = product.gates(inputs, masks, self.units, 0, self._gates)
-        return sums + self._bias(0) if self.use_bias else sums
+        return sums + self.hardware_state.read_bias(self._bias(0), training) if self.use_bias else sums
 
     def _bias(self, row: int):
         """The bias of the input (0) or the recurrent product (1)."""
@@ -162,8 +164,8 @@ class ApproxGRU(_Recurrent, keras.layers.GRU):
         hidden, units = states[0], self.units
         at_once = 3 if self.reset_after else 2
         inner = recurrent.gates(hidden, masks, units, 0, at_once)
-        if self.reset_after and self.use_bias:
-            inner = inner + self._bias(1)
+        if recurrent.bias is not None:
+            inner = inner + recurrent.bias
         z = self.recurrent_activation(sums[:, :units] + inner[:, :units])
         r = self.recurrent_activation(sums[:, units : 2 * units] + inner[:, units : 2 * units])
         inner = r * inner[:, 2 * units :] if self.reset_after else recurrent.gates(r * hidden, masks, units, 2, 3)

@@ -47,7 +47,7 @@ class ApproxSeparableConv2D(SeveralProducts, keras.layers.SeparableConv2D):
             kernel = ops.convert_to_tensor(product.kernel)
             outputs = play(product.state, product.geometry, outputs, kernel, self.playing, bool(training))
         if self.use_bias:
-            outputs = outputs + self.bias
+            outputs = outputs + self.pointwise_state.read_bias(ops.convert_to_tensor(self.bias), bool(training))
         outputs = ops.cast(outputs, self.compute_dtype)
         return outputs if self.activation is None else self.activation(outputs)
 

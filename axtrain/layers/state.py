@@ -25,6 +25,8 @@ from axtrain.quantisers import (
 )
 from axtrain.registration import register
 
+# Which part of a chip a product's numbers are drawn for, so that its cells differ.
+_WEIGHTS, _ACTIVATIONS, _BIASES = range(3)
 # Where a moving average meets its first batch, the batch's own range is taken whole.
 _UNSEEN, _SEEN = 0.0, 1.0
 
@@ -50,6 +52,7 @@ class HardwareState(FittedState):
         self.noise = NoiseStream(seed=0)
         self.observer: Observer | None = None
         self.trains_on_chip = False  # static; axtrain.set_chip sets it
+        self.address = self.bias_address = 0  # static: where in their memories its words begin
 
     def build(self, input_shape=None) -> None:
         """Makes the variables; the shapes depend on the hardware alone."""
@@ -101,11 +104,58 @@ class HardwareState(FittedState):
         memory = self.hardware.weight_memory
         if memory is None:
             return weights
-        of_chip = memory.per_chip and (self.trains_on_chip or not training)
-        seed = self.chip_seed if of_chip else self.stream
-        codes = memory.read(weights.codes, self.hardware.weight_bits, seed, strength=self.noise_strength.value)
-        codes = ops.cast(codes, "float32")
+        codes = self._read(memory, weights.codes, self.hardware.weight_bits, _WEIGHTS, training, address=self.address)
         return Codes(codes, straight_through(weights.real, codes * weights.scale), weights.scale, weights.zero_point)
+
+    def read_activations(self, inputs, quantiser: Quantiser, training: bool):
+        """Inputs as they come back from their memory, real values, and the quantiser of these.
+
+        Each sample lies at the same addresses in its turn. The gradient is that of the quantiser.
+        """
+        memory = self.hardware.activation_store
+        if memory is None:
+            return inputs, quantiser
+        codes = ops.stop_gradient(quantiser.codes(inputs))
+        read = self._read(memory, codes, self.hardware.activation_bits, _ACTIVATIONS, training, batched=True)
+        low, high = self.hardware.read_activation_codes
+        return quantiser.real(inputs, read), quantiser._replace(code_low=low, code_high=high)
+
+    def read_bias(self, bias, training: bool):
+        """A bias as it comes back from its memory, float32: ``s round(b / s)`` before the faults, s from its largest.
+
+        The gradient passes to the clean bias.
+        """
+        memory = self.hardware.bias_memory
+        if memory is None or bias is None or self.observer is not None:
+            return bias
+        bits = self.hardware.quantisation.bias_bits
+        held = quantise_weights(bias, bits, tuple(range(len(bias.shape))))
+        codes = self._read(memory, held.codes, bits, _BIASES, training, address=self.bias_address)
+        scale = ops.where(ops.max(ops.abs(held.codes)) > 0, held.scale, 0.0)  # no bias at all needs no words
+        return straight_through(held.real, ops.reshape(codes * scale, ops.shape(bias)))
+
+    def failing(self, sums, squares):
+        """Accumulators as the datapath gives them, int32; what misses the clock is new at every pass.
+
+        Args:
+            sums: int32, after the exact zero-point correction.
+            squares: a function of nothing to the sums of the squared products, float32.
+        """
+        datapath = self.hardware.datapath
+        if datapath is None:
+            return sums
+        squared = squares() if datapath.needs_squares else None
+        return datapath.apply(sums, self.noise, strength=self.noise_strength.value, squares=squared)
+
+    def _read(self, memory, codes, bits: int, part: int, training: bool, **options):
+        """Codes as a memory returns them, float32. In training a chip's faults are a new chip's at each step."""
+        of_chip = memory.per_chip and (self.trains_on_chip or not training)
+        # What changes from read to read differs between replicas, but for weights, which are shared.
+        changing = self.noise if part == _ACTIVATIONS else self.stream
+        seed = (self.chip_seed if of_chip else changing).next()
+        words = ops.cast(seed, "uint32") + ops.convert_to_tensor(np.array([0, part], np.uint32))
+        read = memory.read(codes, bits, words, strength=self.noise_strength.value, **options)
+        return ops.cast(read, "float32")
 
     def calibrate(self, samples: np.ndarray, kernel, axes: tuple[int, ...]) -> None:
         """Sets the activation range and keeps the operands' distributions, to which an error model is fitted.
@@ -143,7 +193,7 @@ class HardwareState(FittedState):
             store[variable.name] = ops.convert_to_numpy(variable)
         for name, generator in self.generators.items():
             store[name] = ops.convert_to_numpy(generator.state)
-        store["trains_on_chip"] = np.array(self.trains_on_chip)
+        store["layout"] = np.array([self.trains_on_chip, self.address, self.bias_address], np.int64)
         if self.windows is not None:
             store["windows"] = self.windows
             store["sample_shape"] = np.array(self.sample_shape, np.int64)
@@ -156,7 +206,9 @@ class HardwareState(FittedState):
             variable.assign(store[variable.name])
         for name, generator in self.generators.items():
             generator.state.assign(store[name])
-        self.trains_on_chip = bool(np.asarray(store["trains_on_chip"])) if "trains_on_chip" in saved else False
+        if "layout" in saved:
+            trains_on_chip, self.address, self.bias_address = np.asarray(store["layout"]).tolist()
+            self.trains_on_chip = bool(trains_on_chip)
         if "windows" in saved:
             self.windows = np.asarray(store["windows"])
             self.sample_shape = tuple(int(size) for size in store["sample_shape"])

@@ -16,7 +16,8 @@ class LoopProduct:
     """One product of a recurrent layer, for all time steps of one call.
 
     The weights' codes are read from the memory before the loop: an accelerator holds them there while it steps
-    through the sequence, so that a chip drawn for a training step is the same chip at every time step.
+    through the sequence, so that a chip drawn for a training step is the same chip at every time step. `bias` is
+    one that the layer adds to the product's sums, read there too, or `None`.
 
     Args:
         product: what to play.
@@ -30,7 +31,7 @@ class LoopProduct:
         self.product, self.playing = product, playing
         self.training, self.still = training, still
         self.kernel = float32(product.kernel)
-        self.weights = None
+        self.weights = self.bias = None
         if product.state.observer is None:
             axes = product.geometry.summed_axes(len(self.kernel.shape))
             self.weights = product.state.read_weights(self.kernel, axes, training)

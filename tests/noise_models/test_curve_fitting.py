@@ -38,7 +38,7 @@ def draw(rng, voltages, cells, *, nested, rates=None):
 @pytest.fixture(autouse=True)
 def fewer_draws(monkeypatch):
     """p-values of small counts from 199 drawn readings, for speed: 0.005 at the least."""
-    monkeypatch.setattr("axtrain.noise_models.curve_fitting._RESAMPLES", 199)
+    monkeypatch.setattr("axtrain.noise_models.curve_likelihood._RESAMPLES", 199)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["nested", "independent"])

@@ -76,10 +76,10 @@ def test_reads_follow_the_closed_form(protection, encoding, fault):
 @pytest.mark.parametrize("protection", [p for p in PROTECTIONS if not isinstance(p, SECDED)])
 @pytest.mark.parametrize("fault", ["random", "stuck"])
 def test_closed_forms_against_every_pattern_of_faults(protection, fault):
-    """Three bits, every code, each combination of cells that are right, wrong, stuck at 0 or at 1."""
+    """Three bits (two where three copies are stored), every code, each combination of cells that are right, wrong, stuck at 0 or at 1."""
     import keras
 
-    bits, rate, share = 3, 0.2, 0.3
+    bits, rate, share = 2 if isinstance(protection, Triplication) else 3, 0.2, 0.3
     for encoding in protection.encodings:
         memory = BitErrors(rate=rate, fault=fault, encoding=encoding, protection=protection, share_of_ones=share)
         low, high = code_range(bits, encoding)

@@ -22,6 +22,7 @@ _PUBLIC = {
     "fit_curve": "axtrain.noise_models.curve_fitting:fit_curve",
     "datapaths": "axtrain.noise_models.datapath",
     "calibrate_datapath": "axtrain.noise_models.datapath_fitting:calibrate_datapath",
+    "catalogue": "axtrain.catalogue",
     "Hardware": "axtrain.hardware:Hardware",
     "Quantisation": "axtrain.quantisation:Quantisation",
     "EnergyModel": "axtrain.energy_model:EnergyModel",

@@ -93,8 +93,8 @@ class ProductSummary:
 class LayerSummary:
     """How one layer plays its hardware: every choice that a default made is here.
 
-    `engine` and `activation_range` are those of the first of `products`; `fidelity_report` says how well a
-    statistical fidelity predicts the bit-exact one, and is empty for that one.
+    `engine` and `activation_range` are those of the first of `products`; `memory` is the weights'; `fidelity_report`
+    says how well a statistical fidelity predicts the bit-exact one, and is empty for that one.
     """
 
     name: str
@@ -109,6 +109,9 @@ class LayerSummary:
     memory: str
     products: tuple[ProductSummary, ...] = ()
     fidelity_report: tuple[FidelityReport, ...] = ()
+    activation_memory: str = "never fails"
+    bias_memory: str = "never fails"
+    accumulation: str = "exact in 32 bits"
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class Summary:
     Attributes:
         layers: one `LayerSummary` per hardware layer.
         skipped: names of layers with weights that run in float.
-        energy: an `EnergyEstimate`, or `None` where sizes are open or no layer is on hardware.
+        energy: an `EnergyEstimate`, or `None` where there is no figure: sizes are open, no layer is on hardware, or
+            a voltage lies below the energy model's threshold. What is printed says which.
     """
 
     layers: tuple[LayerSummary, ...]
@@ -139,12 +143,13 @@ def summary(model: keras.Model, *, console=None) -> Summary:
             layers.append(_summarise(layer))
         elif layer.weights and not isinstance(layer, FLOAT_BY_DESIGN):
             skipped.append(layer.name)
+    estimate, reason = None, ""
     try:
         estimate = energy(model)
-    except ValueError:  # sizes left open, or nothing on hardware: then there is no figure to show
-        estimate = None
+    except ValueError as error:
+        reason = str(error)
     result = Summary(tuple(layers), tuple(skipped), estimate)
-    _print(result, model.name, console)
+    _print(result, model.name, reason, console)
     return result
 
 
@@ -156,7 +161,6 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         range_of = "a moving average of the batches"
     elif quantisation.activation_range == "percentile":
         range_of = f"{quantisation.percentile:g} % of the calibration data"
-    memory = hardware.weight_memory
     products = _products(layer)
     return LayerSummary(
         name=layer.name,
@@ -168,9 +172,12 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         activations=f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), range from {range_of}",
         activation_range=products[0].activation_range,
         weights=f"{hardware.weight_bits} bits symmetric per channel ({encodings[1]})",
-        memory="never fails" if memory is None else _memory_in_words(memory),
+        memory=_memory_in_words(hardware.weight_memory),
         products=products,
         fidelity_report=layer.fidelity_report,
+        activation_memory=_memory_in_words(hardware.activation_store),
+        bias_memory=_memory_in_words(hardware.bias_memory),
+        accumulation=_accumulation_in_words(hardware.datapath),
     )
 
 
@@ -194,7 +201,8 @@ def _range(state) -> tuple[float, float]:
 def _hardware_in_words(layer: LayerSummary) -> str:
     return (
         f"{layer.multiplier} (MRE {100 * layer.mean_relative_error:.2f} %); activations {layer.activations}; "
-        f"weights {layer.weights}; weight memory {layer.memory}; accumulation exact in 32 bits"
+        f"weights {layer.weights}; weight memory {layer.memory}; activation memory {layer.activation_memory}; "
+        f"bias memory {layer.bias_memory}; accumulation {layer.accumulation}"
     )
 
 
@@ -208,11 +216,21 @@ def _engine_in_words(engine) -> str:
 
 
 def _memory_in_words(memory) -> str:
+    if memory is None:
+        return "never fails"
     voltage = "" if memory.voltage is None else f"{memory.voltage:g} V, "
-    return f"{voltage}BER {memory.rate:.2g}, {memory.fault}, {memory.encoding}"
+    protection = "" if memory.protection is None else f", {memory.protection.kind} protection"
+    return f"{voltage}BER {memory.rate:.2g}, {memory.fault}, {memory.encoding}{protection}"
 
 
-def _print(result: Summary, name: str, console) -> None:
+def _accumulation_in_words(datapath) -> str:
+    if datapath is None:
+        return "exact in 32 bits"
+    voltage = "" if datapath.voltage is None else f" at {datapath.voltage:g} V"
+    return f"by a datapath that fails ({datapath.kind}{voltage})"
+
+
+def _print(result: Summary, name: str, no_energy: str, console) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -243,9 +261,6 @@ def _print(result: Summary, name: str, console) -> None:
     if result.skipped:
         console.print(f"In float: {', '.join(result.skipped)}")
     if result.energy:
-        console.print(
-            f"Energy per inference: {result.energy.total_pj / 1e3:.4g} nJ, {100 * result.energy.saving:.1f} % less "
-            "than with exact multipliers and memories at nominal voltage."
-        )
-        for line in result.energy.assumptions:
-            console.print(f"  assumed: {line}")
+        console.print(str(result.energy), highlight=False, markup=False)
+    elif result.layers:
+        console.print(f"No energy estimate: {no_energy}", highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""How many products one sample costs in a layer, plain or on hardware, and how many weights they read."""
+"""How many products one sample costs in a layer, plain or on hardware, and how many words they read and write."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ from axtrain.layers.equations import EinsumProduct
 class Count(NamedTuple):
     """Of one call of a layer for one sample.
 
+    Each product of a layer reads its operands from memory and writes its results there; what happens between
+    products (softmax, gating, normalisation, pooling) is not counted.
+
     Attributes:
-        multiplications: how many products are summed.
+        multiplications: how many products are summed, and so how many additions.
         weights: how many stored weights they read; operands that are both activations read none.
+        inputs: how many activations are read, each taken once, intermediate ones included.
+        outputs: how many activations are written, intermediate ones included.
+        biases: how many stored biases are read.
     """
 
     multiplications: int
     weights: int
+    inputs: int = 0
+    outputs: int = 0
+    biases: int = 0
 
 
 def count(layer: keras.Layer, input_shape: tuple, output_shape: tuple) -> Count | None:
@@ -49,21 +58,29 @@ def _size(layer, sizes) -> int:
     return math.prod(sizes)
 
 
-def _one_kernel(layer, summed: int, output_shape) -> Count:
-    return Count(_size(layer, output_shape[1:]) * summed, math.prod(layer.kernel.shape))
+def _biases(owner) -> int:
+    """Of a layer or a recurrent cell, which may have none."""
+    bias = getattr(owner, "bias", None)
+    return 0 if bias is None else math.prod(bias.shape)
+
+
+def _one_kernel(layer, summed: int, input_shape, output_shape) -> Count:
+    inputs, outputs = _size(layer, input_shape[1:]), _size(layer, output_shape[1:])
+    return Count(outputs * summed, math.prod(layer.kernel.shape), inputs, outputs, _biases(layer))
 
 
 def _kernel_layer(layer, input_shape, output_shape) -> Count:
-    return _one_kernel(layer, math.prod(layer.kernel.shape[:-1]), output_shape)
+    return _one_kernel(layer, math.prod(layer.kernel.shape[:-1]), input_shape, output_shape)
 
 
 def _depthwise(layer, input_shape, output_shape) -> Count:
-    return _one_kernel(layer, math.prod(layer.kernel.shape[:-2]), output_shape)
+    return _one_kernel(layer, math.prod(layer.kernel.shape[:-2]), input_shape, output_shape)
 
 
 def _transposed(layer, input_shape, output_shape) -> Count:
-    # As an accelerator runs it that convolves the widened image: inserted zeros are multiplied too.
-    return _one_kernel(layer, math.prod((*layer.kernel.shape[:-2], layer.kernel.shape[-1])), output_shape)
+    # As an accelerator runs it that convolves the widened image: inserted zeros are multiplied too, and not read.
+    summed = math.prod((*layer.kernel.shape[:-2], layer.kernel.shape[-1]))
+    return _one_kernel(layer, summed, input_shape, output_shape)
 
 
 def _einsum(layer, input_shape, output_shape) -> Count:
@@ -71,17 +88,27 @@ def _einsum(layer, input_shape, output_shape) -> Count:
     product, weights = EinsumProduct.parse(layer.equation), math.prod(layer.kernel.shape)
     sizes = dict(zip(product.second, layer.kernel.shape, strict=True))
     summed = math.prod(sizes[axis] for axis in product.summed)
-    return Count(_size(layer, input_shape[1:]) // summed * weights, weights)
+    inputs = _size(layer, input_shape[1:])
+    rows, columns = inputs // summed, weights // summed
+    return Count(rows * weights, weights, inputs, rows * columns, _biases(layer))
 
 
 def _separable(layer, input_shape, output_shape) -> Count:
+    # The depthwise product's outputs are written, and read again by the pointwise one.
     weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-    return Count(_size(layer, output_shape[1:-1]) * weights, weights)
+    pixels = _size(layer, output_shape[1:-1])
+    between = pixels * math.prod(layer.depthwise_kernel.shape[-2:])
+    inputs, outputs = _size(layer, input_shape[1:]) + between, between + pixels * output_shape[-1]
+    return Count(pixels * weights, weights, inputs, outputs, _biases(layer))
 
 
 def _recurrent(layer, input_shape, output_shape) -> Count:
+    # The hidden state is read and written at every step, whatever the layer returns; the gates' sums stay in the
+    # accumulators, which take the sums of both products.
     weights = math.prod(layer.cell.kernel.shape) + math.prod(layer.cell.recurrent_kernel.shape)
-    return Count(_size(layer, input_shape[1:2]) * weights, weights)
+    steps, features = _size(layer, input_shape[1:2]), _size(layer, input_shape[2:])
+    hidden = steps * layer.units
+    return Count(steps * weights, weights, steps * features + hidden, hidden, _biases(layer.cell))
 
 
 def _attention(layer, input_shape, output_shape) -> Count:
@@ -90,14 +117,28 @@ def _attention(layer, input_shape, output_shape) -> Count:
     value_shape = shapes["value_shape"]
     key_shape = shapes.get("key_shape") or value_shape
     queries, keys = _size(layer, input_shape[1:-1]), _size(layer, key_shape[1:-1])
-    attended = math.prod(value_shape[axis] for axis in layer.attention_axes)
-    multiplications = queries * attended * layer.num_heads * (layer.key_dim + layer.value_dim)
-    projections = [(layer.query_dense, queries), (layer.key_dense, keys), (layer.value_dense, keys)]
-    projections += [(layer.output_dense, queries)]
+    attended = _size(layer, [value_shape[axis] for axis in layer.attention_axes])
+    scores, heads = queries * attended * layer.num_heads, layer.num_heads
+    # Scores: queries by keys. Combination: probabilities by values. Both operands are activations.
+    multiplications = scores * (layer.key_dim + layer.value_dim)
+    inputs = (queries + keys) * heads * layer.key_dim + scores + keys * heads * layer.value_dim
+    outputs = scores + queries * heads * layer.value_dim
+    projections = [
+        (layer.query_dense, queries, input_shape[-1]),
+        (layer.key_dense, keys, key_shape[-1]),
+        (layer.value_dense, keys, value_shape[-1]),
+        (layer.output_dense, queries, heads * layer.value_dim),
+    ]
     if hasattr(layer, "_gate_dense"):
-        projections.append((layer._gate_dense, queries))
-    multiplications += sum(math.prod(dense.kernel.shape) * tokens for dense, tokens in projections)
-    return Count(multiplications, sum(math.prod(dense.kernel.shape) for dense, _ in projections))
+        projections.append((layer._gate_dense, queries, input_shape[-1]))
+    weights = biases = 0
+    for dense, tokens, features in projections:
+        kernel = math.prod(dense.kernel.shape)
+        weights, biases = weights + kernel, biases + _biases(dense)
+        multiplications += kernel * tokens
+        inputs += tokens * features
+        outputs += tokens * kernel // features
+    return Count(multiplications, weights, inputs, outputs, biases)
 
 
 _COUNTS = (

@@ -204,6 +204,75 @@ def test_evaluate_puts_a_plain_model_on_hardware(files):
     assert converted["mean"] < 1
 
 
+def test_evaluate_takes_a_name_of_the_catalogue(files):
+    common = ("--data", "data.npz", "--scale", 255, "--chips", 2, "--json")
+    name = "near_threshold_sram_0p50v"
+    fine("hardware", "show", name, "--out", "written.json")
+    fine("evaluate", "model.keras", "--hardware", name, *common, "named.json")
+    fine("evaluate", "model.keras", "--hardware", "written.json", *common, "file.json")
+    named, file = (json.loads((files / report).read_text()) for report in ("named.json", "file.json"))
+    assert named == file
+
+
+def test_a_file_goes_before_a_name(files):
+    (files / "drum4").write_bytes((files / "hardware.json").read_bytes())
+    common = ("--data", "data.npz", "--scale", 255, "--chips", 2, "--json")
+    fine("evaluate", "model.keras", "--hardware", "drum4", *common, "a.json")
+    fine("evaluate", "model.keras", "--hardware", "hardware.json", *common, "b.json")
+    assert (files / "a.json").read_text() == (files / "b.json").read_text()
+
+
+def test_hardware_that_is_neither_file_nor_name(files):
+    result = axtrain("evaluate", "model.keras", "--data", "data.npz", "--hardware", "drun4")
+    assert result.exit_code == 2
+    assert "No file 'drun4'" in result.stderr
+    assert "'drum4'" in result.stderr
+    assert axtrain("train", "model.keras", "o.keras", "--data", "data.npz", "--hardware", ".").exit_code == 2
+
+
+# hardware
+
+
+@pytest.mark.parametrize("arguments", [["hardware", "--help"], ["hardware", "list"], ["hardware", "show", "drum4"]])
+def test_the_catalogue_s_commands_load_nothing_heavy(arguments, tmp_path):
+    done = in_new_process(sys.executable, "-c", LIGHT, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_the_list_of_hardware():
+    rows = {line.split()[0]: line.split() for line in fine("hardware", "list").splitlines() if line.strip()}
+    listed = json.loads(fine("hardware", "list", "--json"))
+    assert [entry["name"] for entry in listed] == list(ax.catalogue.names())
+    for entry in listed:
+        card = ax.catalogue.card(entry["name"])
+        assert entry == {key: getattr(card, key) for key in ("name", "title", "description", "illustrative")}
+        assert rows[card.name][-1] == ("yes" if card.illustrative else "no")
+
+
+def test_hardware_in_full(tmp_path):
+    name = "near_threshold_sram_secded_0p50v"
+    card, text = ax.catalogue.card(name), " ".join(fine("hardware", "show", name).split())
+    for said in (card.title, card.description, card.valid, *card.sources, *card.illustrative_parts, "data_bits: bits"):
+        assert " ".join(said.split()) in text
+    assert '"kind": "secded"' in text
+    assert json.loads(fine("hardware", "show", name, "--json")) == card.to_dict()
+
+
+def test_hardware_written(files):
+    text = fine("hardware", "show", "mitchell", "--out", "new/mitchell.json")
+    assert "Wrote new/mitchell.json" in text
+    assert ax.Hardware.from_json("new/mitchell.json") == ax.catalogue.get("mitchell")
+    both = fine("hardware", "show", "mitchell", "--json", "--out", "again.json")
+    assert json.loads(both)["name"] == "mitchell"
+    assert ax.Hardware.from_json("again.json") == ax.catalogue.get("mitchell")
+
+
+def test_hardware_that_is_not_there():
+    line = refused("hardware", "show", "neuralfuse_ber_1p2")
+    assert "Did you mean 'neuralfuse_ber_1p2e-" in line
+
+
 # train
 
 
@@ -235,6 +304,12 @@ def test_train_with_anneal_and_mlflow(files, store):
     assert run.data.params["epochs"] == "2"
     assert run.data.params["hardware.multiplier"] == "drum4"
     assert {"loss", "accuracy"} <= set(run.data.metrics)
+
+
+def test_train_takes_a_name_of_the_catalogue(files):
+    fine(*train("--hardware", "near_threshold_sram_0p56v"))
+    for layer in hardware_layers(ax.load_model("out.keras")):
+        assert layer.hardware == ax.catalogue.get("near_threshold_sram_0p56v")
 
 
 def test_train_again_with_the_same_seed_gives_the_same_weights(files):

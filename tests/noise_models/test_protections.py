@@ -76,7 +76,7 @@ def test_reads_follow_the_closed_form(protection, encoding, fault):
 @pytest.mark.parametrize("protection", [p for p in PROTECTIONS if not isinstance(p, SECDED)])
 @pytest.mark.parametrize("fault", ["random", "stuck"])
 def test_closed_forms_against_every_pattern_of_faults(protection, fault):
-    """Three bits (two where three copies are stored), every code, each combination of cells that are right, wrong, stuck at 0 or at 1."""
+    """Three bits (two where copies are stored), every code, each combination of right, wrong and stuck cells."""
     import keras
 
     bits, rate, share = 2 if isinstance(protection, Triplication) else 3, 0.2, 0.3

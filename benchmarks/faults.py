@@ -81,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds = 3 if arguments.smoke else arguments.rounds
     figures = measure_words(rounds, WORDS // 10 if arguments.smoke else WORDS)
-    figures += [] if os.environ.get("WORDS_ONLY") else measure_steps(rounds)
+    figures += measure_steps(rounds)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({"figures": figures, "machine": machine()}, indent=1))

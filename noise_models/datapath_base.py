@@ -70,7 +70,7 @@ class Datapath:
         squares = ops.cast(0.0 if squares is None else squares, "float32")
         # One pass over memory: a drawn number is some fifteen operations, each over all outputs otherwise.
         shapes = [(len(tensor.shape), *tensor.shape[1:]) for tensor in (accumulators, squares)]
-        play = fused(type(self)._play, self, shape=tuple(shapes))
+        play = fused(type(self)._play, self, shape=tuple(shapes), size=tuple(accumulators.shape))
         return play(accumulators, seed_words(stream), strength, squares)
 
     def _check_squares(self, squares: Any) -> None:

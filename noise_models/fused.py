@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from typing import Any
 
+# Smaller work is done before it would be compiled: eagerly, and in a graph, where the operations' own cost is less.
+_SMALL, _SMALL_IN_GRAPH = 1 << 15, 1 << 12  # elements (chosen here)
+_BATCH = 32  # what an open size counts as
 
-def fused(function: Callable, *static: Hashable, shape: tuple[Any, ...] = ()) -> Callable:
+
+def fused(function: Callable, *static: Hashable, shape: tuple[Any, ...] = (), size: Any = None) -> Callable:
     """`function` with its static arguments, compiled by XLA where the Keras backend does not do so by itself.
 
     TensorFlow runs one operation after the other, each over all of its memory; XLA makes one loop of them.
@@ -17,6 +22,7 @@ def fused(function: Callable, *static: Hashable, shape: tuple[Any, ...] = ()) ->
         static: hashable leading arguments.
         shape: what distinguishes the calls besides, rank included; one compiled function is kept for each where it
             is called eagerly, so that nothing but the batch's size varies between the calls of one function.
+        size: shape of what is worked on, with `None` where it is open: little is not worth compiling. `None` compiles.
     """
     import keras
 
@@ -24,6 +30,10 @@ def fused(function: Callable, *static: Hashable, shape: tuple[Any, ...] = ()) ->
         return partial(function, *static)
     import tensorflow as tf
 
+    if size is not None:
+        small = _SMALL_IN_GRAPH if tf.inside_function() else _SMALL
+        if math.prod(_BATCH if axis is None else axis for axis in size) < small:
+            return partial(function, *static)
     # TensorFlow traces a function again for every graph that calls it, and warns where that happens to one often.
     return _compiled(function, *static) if tf.inside_function() else _kept(function, shape, *static)
 

@@ -6,7 +6,6 @@ it. `read` plays it on tensors (Keras is imported there, not with this module).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,9 +20,6 @@ from .read_distribution import distribution, word_values
 
 FAULTS = ("random", "persistent", "stuck")
 """Kinds of fault: fresh flips at every read; flips that are a chip's own; cells stuck at zero or one."""
-
-# Reads of fewer words than this are not worth a compilation where they are called eagerly (chosen here).
-_LARGE = 1 << 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +129,8 @@ class Memory:
             return codes
         strength = ops.clip(ops.cast(strength, "float32"), 0.0, 1.0)
         shape, how = tuple(codes.shape), (bits, address, batched)
-        if _eager(codes) and None not in shape and math.prod(shape) < _LARGE:
-            return self._played(how, codes, seed_words(seed), strength)
-        return fused(Memory._played, self, how, shape=(len(shape), *shape[1:]))(codes, seed_words(seed), strength)
+        played = fused(Memory._played, self, how, shape=(len(shape), *shape[1:]), size=shape)
+        return played(codes, seed_words(seed), strength)
 
     def _played(self, how: tuple[int, int, bool], codes: Any, seed: Any, strength: Any) -> Any:
         from keras import ops
@@ -283,13 +278,3 @@ def _weighed(mean: np.ndarray, variance: np.ndarray, encoding: str) -> tuple[np.
         weights[-1] *= -1.0
     origin = -weights[-1] if encoding == "offset" else 0.0
     return origin + mean @ weights, variance @ weights**2
-
-
-def _eager(tensor: Any) -> bool:
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not tf.inside_function()

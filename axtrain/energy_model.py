@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from axtrain.noise_models.carry_chain import relative_delay
 from axtrain.noise_models.memories import ApproximateDRAM, RobustBits
 
 
@@ -168,11 +169,8 @@ class EnergyModel:
                 "process's own, Hardware(energy=EnergyModel(threshold_voltage=...)), or leave leakage out with "
                 f"leakage_share=0. Received: voltage={voltage!r}, nominal_voltage={nominal_voltage!r}"
             )
-        delay = self._delay(voltage) / self._delay(nominal_voltage)
+        delay = relative_delay(voltage, nominal_voltage, threshold=self.threshold_voltage, alpha=self.alpha)
         return self.leakage_share * voltage / nominal_voltage * delay
-
-    def _delay(self, voltage: float) -> float:
-        return voltage / (voltage - self.threshold_voltage) ** self.alpha
 
 
 def has_voltages(part: Any) -> bool:

@@ -12,6 +12,14 @@ NEGLIGIBLE = 2.0**-31
 """Rates below this are taken as 0, so that bits which never fail cost nothing; no lower rate could be drawn."""
 
 
+def relative_delay(voltage: float, nominal_voltage: float, *, threshold: float, alpha: float) -> float:
+    """How much slower logic is at a voltage: ``d(V) = (V / (V - V_t)^alpha) / (V_n / (V_n - V_t)^alpha)``.
+
+    The alpha-power law (Sakurai and Newton 1990), for voltages above the threshold V_t; all in volts.
+    """
+    return (voltage / (voltage - threshold) ** alpha) / (nominal_voltage / (nominal_voltage - threshold) ** alpha)
+
+
 def check_number(name: str, value: Any, low: float, high: float, expected: str, *, open_low: bool = False) -> None:
     """Raises the house's error unless `value` is a finite number in [low, high], or (low, high].
 
@@ -80,7 +88,7 @@ class CarryChain:
         low, high = self.threshold_voltage, self.nominal_voltage
         expected = f"above the threshold, {low} V, where the delay law ends, and at most nominal, {high} V"
         check_number("voltage", voltage, low, high, expected, open_low=True)
-        return (voltage / (voltage - low) ** self.alpha) / (high / (high - low) ** self.alpha)
+        return relative_delay(voltage, high, threshold=low, alpha=self.alpha)
 
     def miss_rates(self, voltage: float, bits: int) -> tuple[float, ...]:
         """Probability that each bit is read wrong, lowest bit first; below `NEGLIGIBLE` it is 0.

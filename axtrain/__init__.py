@@ -42,6 +42,8 @@ _PUBLIC = {
     "read_export": "axtrain.exporting:read_export",
     "load_model": "axtrain.loading:load_model",
     "evaluate": "axtrain.training.evaluation:evaluate",
+    "sweep": "axtrain.training.sweeping:sweep",
+    "lowest_voltage": "axtrain.training.sweep_results:lowest_voltage",
     "callbacks": "axtrain.training.callbacks",
     "tracking": "axtrain.training.tracking",
 }

@@ -5,7 +5,8 @@ from scipy import stats
 
 import axtrain as ax
 from axtrain.controls import hardware_layers
-from axtrain.training.evaluation import Evaluation, accuracy
+from axtrain.training.evaluation import Evaluation, accuracy, chip_numbers, predictions
+from axtrain.training.kept_figures import KeptFigures, fingerprint
 
 
 def quiet(model, x, y, **kwargs):
@@ -212,6 +213,84 @@ def test_several_inputs():
     assert quiet(model, {"left": x[0], "right": x[1]}, y).mean == 1.0
 
 
+@pytest.mark.parametrize("batch_size", [32, 150, 400])
+def test_predictions_are_those_of_predict(noisy, data, batch_size):
+    ax.set_chip(noisy, 3)
+    for x in (data[0], data[0].astype("float64"), keras.ops.convert_to_tensor(data[0])):
+        expected = noisy.predict(x, batch_size=batch_size, verbose=0)
+        np.testing.assert_array_equal(predictions(noisy, x, batch_size), expected)
+
+
+def test_predictions_keep_the_shape_of_several_outputs():
+    inputs = {"left": keras.Input((3,), name="left"), "right": keras.Input((2,), name="right")}
+    outputs = {"a": keras.layers.Dense(2)(inputs["left"]), "b": [keras.layers.Dense(1)(inputs["right"])]}
+    model = keras.Model(inputs, outputs)
+    rng = np.random.default_rng(0)
+    x = {"left": rng.normal(size=(7, 3)), "right": rng.normal(size=(7, 2)).astype("float32")}
+    found, expected = predictions(model, x, 3), model.predict(x, batch_size=3, verbose=0)
+    np.testing.assert_array_equal(found["a"], expected["a"])
+    np.testing.assert_array_equal(found["b"][0], expected["b"][0])
+
+
+def test_replicas_share_a_batch(network, data):
+    """With several replicas a batch is divided by `predict` alone."""
+
+    class Strategy:
+        num_replicas_in_sync = 2
+
+    class Model:
+        distribute_strategy = Strategy()
+
+        def predict(self, x, batch_size, verbose):
+            return x, batch_size, verbose
+
+    assert predictions(Model(), 1, 2) == (1, 2, 0)
+
+
+def test_more_chips_begin_with_the_same_ones():
+    assert chip_numbers(7, 50)[:20] == chip_numbers(7, 20)
+    assert all(type(number) is int for number in chip_numbers(7, 2))
+
+
+def test_dictionary_gives_the_evaluation_back():
+    measured = Evaluation(np.array([0.5, 0.75]), 3, 8, "recall")
+    again = Evaluation.from_dict(measured.to_dict())
+    assert again.to_dict() == measured.to_dict()
+    assert again.accuracies.dtype == np.float64
+
+
+def test_fingerprint_is_of_network_data_and_metric(network, data):
+    first = fingerprint(network, *data, accuracy)
+    assert first == fingerprint(network, *data, accuracy)
+    assert first["metric"] == "axtrain.training.evaluation.accuracy"
+    clone = keras.models.clone_model(network)
+    other = fingerprint(clone, data[0][:9], data[1], np.mean)
+    assert [name for name in first if first[name] != other[name]] == ["network", "data", "metric"]
+    clone.set_weights(network.get_weights())
+    assert fingerprint(clone, *data, accuracy) == first
+
+
+def test_figures_are_kept_whole(tmp_path):
+    kept = KeptFigures(tmp_path / "new", ["a", "b"], {"seed": 0})
+    kept.add(1, 12, 0.1)
+    kept.add(1, 5, 1 / 3)
+    again = KeptFigures(tmp_path / "new", ["b", "c"], {"seed": 0})
+    assert again.found == [{12: 0.1, 5: 1 / 3}, {}]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["b.json", "settings.json"]
+    with pytest.raises(ValueError, match=r"another model, data or setting.*Received: seed=1, there 0"):
+        KeptFigures(tmp_path / "new", ["b"], {"seed": 1})
+    (tmp_path / "new" / "b.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"b\.json is not a file of kept figures.*Received: \[1\]"):
+        KeptFigures(tmp_path / "new", ["b"], {"seed": 0})
+
+
+def test_data_that_are_none(network, data):
+    with pytest.raises(ValueError, match="at least one sample"):
+        quiet(network, data[0][:0], data[1][:0])
+    with pytest.raises(ValueError, match="Give samples and labels"):
+        quiet(network, data[0], None)
+
+
 @pytest.mark.parametrize("chips", [0, -1, 2.5, "3", None])
 def test_chips_that_are_none(network, data, chips):
     with pytest.raises(ValueError, match=r"`chips` must be an int >= 1\. Received"):
@@ -227,7 +306,7 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says(network, data):
     """n = 2,000 evaluations of 3 chips, figures drawn from N(0.8, 0.05): covered is Binomial(n, 0.95) / n."""
     n, true_mean = 2000, 0.8
     model = ax.convert(network, ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.01)), calibration=data[0])
-    model.predict = lambda x, **kwargs: None
+    model.predict_on_batch = lambda x: np.zeros((len(x), 4))
     rng = np.random.default_rng(20)
     covered = 0
     for _ in range(n):

@@ -1,0 +1,89 @@
+"""Figures that are kept as they come, so that interrupted work goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from axtrain import __version__
+from axtrain.files import write_whole
+from axtrain.training.evaluation import metric_name
+
+
+def fingerprint(model: keras.Model, x, y, metric: Callable) -> dict[str, Any]:
+    """What a figure depends on, as short JSON: the network with its hardware and state, the data, the metric's name."""
+    described = {key: value for key, value in model.get_config().items() if key != "name"}
+    return {
+        "axtrain": __version__,
+        "network": _digest(json.dumps(described, sort_keys=True, default=str), *model.weights),
+        "data": _digest("", *keras.tree.flatten(x), y),
+        "metric": f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', metric_name(metric))}",
+    }
+
+
+def _digest(text: str, *arrays) -> str:
+    digest = hashlib.sha256(text.encode())
+    for item in arrays:
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(item) if hasattr(item, "dtype") else np.asarray(item))
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+class KeptFigures:
+    """Figures of chips under several conditions; with a folder also kept there as they come, each file whole.
+
+    Args:
+        folder: `None` keeps them in memory alone.
+        names: of the conditions, fit for file names.
+        settings: what the figures depend on, JSON-able; a folder is of one such.
+
+    Raises:
+        ValueError: the folder is of other settings, or a file in it is none of these.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, names: Sequence[str], settings: Any = None) -> None:
+        self.found: list[dict[int, float]] = [{} for _ in names]
+        """For each condition the figure of each chip that is known."""
+        self._files = None if folder is None else [Path(folder) / f"{name}.json" for name in names]
+        if self._files is None or folder is None:
+            return
+        described = Path(folder) / "settings.json"
+        if described.exists():
+            before = _read(described)
+            differ = [name for name in settings if before.get(name) != settings[name]]
+            if differ:
+                received = ", ".join(f"{name}={settings[name]!r}, there {before.get(name)!r}" for name in differ)
+                raise ValueError(
+                    f"{folder} holds figures of another model, data or setting, which must not be mixed with these. "
+                    f"Give another folder, or remove that one. Received: {received}"
+                )
+        else:
+            write_whole(described, json.dumps(settings, indent=1).encode())
+        for file, found in zip(self._files, self.found, strict=True):
+            if file.exists():
+                found.update({int(chip): float(figure) for chip, figure in _read(file).items()})
+
+    def add(self, index: int, chip: int, figure: float) -> None:
+        """Keeps one chip's figure under one condition."""
+        self.found[index][chip] = figure
+        if self._files is not None:
+            write_whole(self._files[index], json.dumps(self.found[index]).encode())
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        content = error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{file} is not a file of kept figures; remove it, or give another folder. Received: {content}"
+        )
+    return content

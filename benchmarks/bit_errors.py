@@ -70,9 +70,9 @@ class Task:
 
 TASKS = {
     "fashion": Task(
-        "Fashion-MNIST, small CNN", "fashion_mnist", "test", 12, 128, 3e-3, (0.05, 0.1, 0.2), 5000, 1, False
+        "Fashion-MNIST, small CNN", "fashion_mnist", "test", 12, 128, 3e-3, (0.0125, 0.025, 0.05, 0.1), 5000, 1, False
     ),
-    "cifar": Task("CIFAR-10, ResNet-8", "cifar10", "val", 24, 64, 3e-3, (0.05, 0.1, 0.2), 2000, 2, True),
+    "cifar": Task("CIFAR-10, ResNet-8", "cifar10", "val", 24, 64, 3e-3, (0.025, 0.05, 0.1, 0.2), 2000, 2, True),
 }
 
 

@@ -186,10 +186,7 @@ def metric_name(metric: Callable) -> str:
 
 
 def predictions(model: keras.Model, x, batch_size: int):
-    """What `model.predict(x, batch_size, verbose=0)` gives, without its pipeline.
-
-    Many chips mean many passes over little data, where `predict` spends nearly all of its time on setting its
-    pipeline up (measured on two CPU cores, 450 images of 8 by 8: 222 ms a chip with it, 10 ms without).
+    """What `model.predict` gives, in silence.
 
     Args:
         model: compiled or not.
@@ -199,23 +196,7 @@ def predictions(model: keras.Model, x, batch_size: int):
     Returns:
         NumPy arrays, nested as the model's outputs.
     """
-    strategy = getattr(model, "distribute_strategy", None)
-    if strategy is not None and strategy.num_replicas_in_sync > 1:  # every replica would predict the whole batch
-        return model.predict(x, batch_size=batch_size, verbose=0)
-    arrays = keras.tree.map_structure(_as_predict_takes_it, x)
-    count = len(keras.tree.flatten(arrays)[0])
-    batches = [
-        model.predict_on_batch(
-            keras.tree.map_structure(lambda array, start=start: array[start : start + batch_size], arrays)
-        )
-        for start in range(0, count, batch_size)
-    ]
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
-
-
-def _as_predict_takes_it(array) -> np.ndarray:
-    array = keras.ops.convert_to_numpy(array) if keras.ops.is_tensor(array) else np.asarray(array)
-    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
+    return model.predict(x, batch_size=batch_size, verbose=0)
 
 
 def progress(items: Sequence[_Item], description: str, *, shown: bool) -> Generator[_Item, None, None]:

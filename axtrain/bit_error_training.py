@@ -10,6 +10,7 @@ from keras import ops
 from axtrain.controls import hardware_layers
 from axtrain.copying import copy_of
 from axtrain.registration import register
+from axtrain.training_model import TrainingModel
 
 
 def with_bit_errors(
@@ -52,7 +53,7 @@ def with_bit_errors(
 
 
 @register("BitErrorTraining")
-class BitErrorTraining(keras.Model):
+class BitErrorTraining(TrainingModel):
     """A Functional model with the training step of `with_bit_errors`."""
 
     def __init__(self, inputs, outputs, name=None, **kwargs) -> None:

@@ -32,6 +32,7 @@ from axtrain.layers.state import HardwareState
 from axtrain.layers.statistics import Observer
 from axtrain.model_walk import all_layers, is_graph
 from axtrain.reporting import FLOAT_BY_DESIGN, ConversionReport, LayerReport
+from axtrain.training_model import TrainingModel
 
 _APPROXIMATE = {
     keras.layers.Dense: ApproxDense,
@@ -86,7 +87,8 @@ def convert(
         rank, residual: of the calibrated fidelity, as in `axtrain.set_fidelity`.
 
     Returns:
-        a new model of the same class; `conversion_report` on it says what became what.
+        a new model of the same class (of `with_bit_errors` and `with_sensitivity`: a plain Functional one);
+        `conversion_report` on it says what became what.
 
     Raises:
         TypeError: not a Keras model, or not hardware.
@@ -115,9 +117,7 @@ def convert(
     played |= {"gradient": gradient, "gradient_window": gradient_window}
     played |= {"rank": rank, "residual": residual}
     Playing(**played)  # what is unknown is refused here; Keras would wrap it in a TypeError of its own
-    converted = keras.models.clone_model(
-        model, clone_function=lambda layer: _converted(layer, chosen, played), recursive=True
-    )
+    converted = cloned(model, lambda layer: _converted(layer, chosen, played))
     copy_state(model, converted)
     _lay_out(converted)
     report = _report(model, converted, chosen)
@@ -153,9 +153,31 @@ def strip(model: keras.Model) -> keras.Model:
         TypeError, ValueError: not a Sequential or Functional model.
     """
     _check_model(model)
-    plain = keras.models.clone_model(model, clone_function=_stripped, recursive=True)
+    plain = cloned(model, _stripped)
     copy_state(model, plain)
     return plain
+
+
+def cloned(model: keras.Model, clone_function) -> keras.Model:
+    """A new model of the layers that a function gives for each layer, at every depth; not compiled, unlike Keras's.
+
+    A `TrainingModel` becomes a plain Functional one.
+
+    Args:
+        model: Sequential or Functional. It is not changed.
+        clone_function: a function from a layer to its clone.
+    """
+    compiled = [part for part in model._flatten_layers() if isinstance(part, keras.Model) and part.compiled]
+    try:
+        for part in compiled:
+            part.compiled = False  # else Keras compiles the clone, and it keeps metrics past its next `compile`
+        clone = keras.models.clone_model(model, clone_function=clone_function, recursive=True)
+    finally:
+        for part in compiled:
+            part.compiled = True
+    if isinstance(clone, TrainingModel):
+        return keras.Model(clone.input, clone.output, name=clone.name)
+    return clone
 
 
 def _check_model(model) -> None:

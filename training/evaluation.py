@@ -139,7 +139,7 @@ def evaluate(
             for number in shown:
                 if layers:
                     set_chip(model, number)
-                accuracies.append(float(metric(y, predictions(model, x, batch_size))))
+                accuracies.append(float(metric(y, model.predict(x, batch_size=batch_size, verbose=0))))
     finally:
         for generator, state in zip(generators, before, strict=True):
             generator.state.assign(state)
@@ -183,20 +183,6 @@ def sample_count(x, y) -> int:
 def metric_name(metric: Callable) -> str:
     """What a metric is called: the function's name, or the object's class."""
     return getattr(metric, "__name__", type(metric).__name__)
-
-
-def predictions(model: keras.Model, x, batch_size: int):
-    """What `model.predict` gives, in silence.
-
-    Args:
-        model: compiled or not.
-        x: an array, or arrays nested as the model takes them, first axis samples.
-        batch_size: samples per step.
-
-    Returns:
-        NumPy arrays, nested as the model's outputs.
-    """
-    return model.predict(x, batch_size=batch_size, verbose=0)
 
 
 def progress(items: Sequence[_Item], description: str, *, shown: bool) -> Generator[_Item, None, None]:

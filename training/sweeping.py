@@ -24,7 +24,6 @@ from axtrain.training.evaluation import (
     chip_numbers,
     leaves_nothing_to_chance,
     metric_name,
-    predictions,
     progress,
     sample_count,
 )
@@ -113,7 +112,8 @@ def sweep(
                 prepare(index)
                 current = index
             set_chip(played, chip)
-            kept.add(index, chip, float(metric(y, predictions(played, x, batch_size))))
+            predicted = played.predict(x, batch_size=batch_size, verbose=0)
+            kept.add(index, chip, float(metric(y, predicted)))
     measured = [np.resize([kept.found[index][chip] for chip in drawn], chips) for index, drawn in enumerate(needed)]
     return Sweep(
         points=tuple(

@@ -5,7 +5,7 @@ from scipy import stats
 
 import axtrain as ax
 from axtrain.controls import hardware_layers
-from axtrain.training.evaluation import Evaluation, accuracy, chip_numbers, predictions
+from axtrain.training.evaluation import Evaluation, accuracy, chip_numbers
 from axtrain.training.kept_figures import KeptFigures, fingerprint
 
 
@@ -211,40 +211,6 @@ def test_several_inputs():
     result = quiet(model, x, y, chips=2)
     assert (result.mean, result.samples) == (1.0, 20)
     assert quiet(model, {"left": x[0], "right": x[1]}, y).mean == 1.0
-
-
-@pytest.mark.parametrize("batch_size", [32, 150, 400])
-def test_predictions_are_those_of_predict(noisy, data, batch_size):
-    ax.set_chip(noisy, 3)
-    for x in (data[0], data[0].astype("float64"), keras.ops.convert_to_tensor(data[0])):
-        expected = noisy.predict(x, batch_size=batch_size, verbose=0)
-        np.testing.assert_array_equal(predictions(noisy, x, batch_size), expected)
-
-
-def test_predictions_keep_the_shape_of_several_outputs():
-    inputs = {"left": keras.Input((3,), name="left"), "right": keras.Input((2,), name="right")}
-    outputs = {"a": keras.layers.Dense(2)(inputs["left"]), "b": [keras.layers.Dense(1)(inputs["right"])]}
-    model = keras.Model(inputs, outputs)
-    rng = np.random.default_rng(0)
-    x = {"left": rng.normal(size=(7, 3)), "right": rng.normal(size=(7, 2)).astype("float32")}
-    found, expected = predictions(model, x, 3), model.predict(x, batch_size=3, verbose=0)
-    np.testing.assert_array_equal(found["a"], expected["a"])
-    np.testing.assert_array_equal(found["b"][0], expected["b"][0])
-
-
-def test_replicas_share_a_batch(network, data):
-    """With several replicas a batch is divided by `predict` alone."""
-
-    class Strategy:
-        num_replicas_in_sync = 2
-
-    class Model:
-        distribute_strategy = Strategy()
-
-        def predict(self, x, batch_size, verbose):
-            return x, batch_size, verbose
-
-    assert predictions(Model(), 1, 2) == (1, 2, 0)
 
 
 def test_more_chips_begin_with_the_same_ones():

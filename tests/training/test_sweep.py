@@ -8,7 +8,7 @@ import pytest
 import axtrain as ax
 from axtrain.controls import hardware_layers
 from axtrain.noise_models.datapath import ILLUSTRATIVE_CHAIN
-from axtrain.training import operating_points, sweeping
+from axtrain.training import operating_points
 from axtrain.training.evaluation import Evaluation, accuracy
 from axtrain.training.sweep_results import Sweep, SweepPoint
 
@@ -61,12 +61,12 @@ def on_sram(make_noisy):
 def uncompiled(monkeypatch):
     """Predictions of the chip and the rate, in place of the network's, for tests that ask how often and not what."""
 
-    def predict(model, x, batch_size):
+    def predict(model, x, **_):
         state = next(hardware_layers(model)).hardware_state
         chip, strength = (keras.ops.convert_to_numpy(value) for value in (state.chip_seed.state, state.noise_strength))
         return np.random.default_rng(int(chip[0])).random((len(x), 4)) ** (1 + strength * np.arange(4))
 
-    monkeypatch.setattr(sweeping, "predictions", predict)
+    monkeypatch.setattr(keras.Model, "predict", predict)
 
 
 @pytest.fixture

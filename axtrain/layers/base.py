@@ -113,7 +113,7 @@ class ApproximateLayer(keras.layers.Layer):
         if self.fidelity == "exact":
             return ()
         reports = []
-        for name, (state, geometry, kernel) in zip(self.product_names, self.products, strict=True):
+        for name, (state, geometry, kernel, *_) in zip(self.product_names, self.products, strict=True):
             count = None if kernel is None else terms(geometry, kernel.shape)
             reports.append(state.report(name, geometry, kernel, self.playing.residual_of(count)))
         return tuple(report for report in reports if report is not None)
@@ -204,12 +204,18 @@ class ApproximateLayer(keras.layers.Layer):
         """Every product that the layer plays on its hardware; empty without hardware."""
         if self.hardware_state is None:
             return ()
-        return (HardwareProduct(self.hardware_state, self._geometry, self._product_kernel),)
+        product = HardwareProduct(self.hardware_state, self._geometry, self._product_kernel)
+        if product.kernel is self.kernel:
+            return (product,)
+        return (product._replace(variable=self.kernel, arranged=self._arranged),)
 
     @property
     def _product_kernel(self):
-        """The kernel as the product's geometry takes it."""
-        return self.kernel
+        return self._arranged(self.kernel)
+
+    def _arranged(self, kernel):
+        """The layer's kernel as the product's geometry takes it."""
+        return kernel
 
     def _product_inputs(self, inputs):
         """The inputs as the product's geometry takes them, float32."""

@@ -77,9 +77,8 @@ class ApproxEinsumDense(ApproximateLayer, keras.layers.EinsumDense):
         """Whether there is a bias; `EinsumDense` has no argument of that name."""
         return self.bias_axes is not None
 
-    @property
-    def _product_kernel(self):
-        return EinsumProduct.parse(self.equation).second_matrix(self.kernel)
+    def _arranged(self, kernel):
+        return EinsumProduct.parse(self.equation).second_matrix(kernel)
 
     def _product_inputs(self, inputs):
         return self._product(inputs).first_matrix(ops.cast(inputs, "float32"))

@@ -94,11 +94,15 @@ class HardwareProduct(NamedTuple):
         state: its `HardwareState`.
         geometry: a `Dense` or `Convolution`.
         kernel: the weights' variable; `None` where both operands are activations.
+        variable: the layer's own variable, where `kernel` is a view of it; else `None`.
+        arranged: the function from `variable` to `kernel`, which moves elements and changes none; else `None`.
     """
 
     state: HardwareState
     geometry: Any
     kernel: Any
+    variable: Any = None
+    arranged: Any = None
 
 
 def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, training: bool, bias=None):

@@ -35,10 +35,9 @@ class ApproxConv2DTranspose(ApproximateLayer, keras.layers.Conv2DTranspose):
     def _geometry(self) -> Convolution:
         return Convolution((1, 1), "valid", tuple(self.dilation_rate))
 
-    @property
-    def _product_kernel(self):
+    def _arranged(self, kernel):
         """(*window, channels, filters), the window flipped."""
-        return ops.swapaxes(ops.flip(self.kernel, axis=(0, 1)), -1, -2)
+        return ops.swapaxes(ops.flip(kernel, axis=(0, 1)), -1, -2)
 
     def _product_inputs(self, inputs):
         image = widened(ops.cast(inputs, "float32"), self.strides)

@@ -1,4 +1,4 @@
-"""Keras callbacks: a schedule for the noise, and MLflow."""
+"""Keras callbacks: schedules for the noise and for a penalty, and MLflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 from axtrain.controls import hardware_layers, set_noise_strength
 from axtrain.training.tracking import MLflow
 
-__all__ = ["MLflow", "NoiseSchedule"]
+__all__ = ["MLflow", "NoiseSchedule", "PenaltySchedule"]
 
 
 class NoiseSchedule(keras.callbacks.Callback):
@@ -32,16 +32,7 @@ class NoiseSchedule(keras.callbacks.Callback):
 
     def __init__(self, schedule: Callable[[int], float] | int) -> None:
         super().__init__()
-        if isinstance(schedule, int) and not isinstance(schedule, bool) and schedule >= 1:
-            epochs = schedule
-            self.schedule: Callable[[int], float] = lambda epoch: min(1.0, (epoch + 1) / epochs)
-        elif callable(schedule):
-            self.schedule = schedule
-        else:
-            raise ValueError(
-                "`schedule` must be a function of the epoch or a positive number of epochs. "
-                f"Received: schedule={schedule!r}"
-            )
+        self.schedule = _of_epochs(schedule)
 
     def on_train_begin(self, logs=None) -> None:
         """Refuses a model on which there is nothing to schedule."""
@@ -58,3 +49,47 @@ class NoiseSchedule(keras.callbacks.Callback):
     def on_train_end(self, logs=None) -> None:
         """Evaluation is at full strength again."""
         set_noise_strength(self.model, 1.0)
+
+
+class PenaltySchedule(keras.callbacks.Callback):
+    """Moves the strength of a penalty during training, then sets it back to the penalty's own.
+
+    The strength is a variable of the model, so compiled functions stay valid.
+
+    Args:
+        schedule: function of the epoch (an int from 0) to a factor >= 0 of the penalty's `strength`; or a number of
+            epochs over which the factor rises linearly, reaching 1 in the last of them.
+
+    Raises:
+        ValueError: not such a function or number; at the start of `fit` a model without a penalty.
+    """
+
+    def __init__(self, schedule: Callable[[int], float] | int) -> None:
+        super().__init__()
+        self.schedule = _of_epochs(schedule)
+
+    def on_train_begin(self, logs=None) -> None:
+        """Refuses a model without a penalty."""
+        if getattr(self.model, "penalty", None) is None:
+            raise ValueError(
+                "This model has no penalty to schedule; make it with axtrain.with_sensitivity. "
+                f"Received: {self.model.name!r}"
+            )
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Sets this epoch's strength."""
+        self.model.penalty_strength.assign(self.model.penalty.strength * float(self.schedule(epoch)))
+
+    def on_train_end(self, logs=None) -> None:
+        """The penalty's own again."""
+        self.model.penalty_strength.assign(self.model.penalty.strength)
+
+
+def _of_epochs(schedule: Callable[[int], float] | int) -> Callable[[int], float]:
+    if isinstance(schedule, int) and not isinstance(schedule, bool) and schedule >= 1:
+        return lambda epoch: min(1.0, (epoch + 1) / schedule)
+    if callable(schedule):
+        return schedule
+    raise ValueError(
+        f"`schedule` must be a function of the epoch or a positive number of epochs. Received: schedule={schedule!r}"
+    )

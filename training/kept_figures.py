@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from axtrain.training.evaluation import metric_name
 def fingerprint(model: keras.Model, x, y, metric: Callable) -> dict[str, Any]:
     """What a figure depends on, as short JSON: the network with its hardware and state, the data, the metric's name."""
     described = {key: value for key, value in model.get_config().items() if key != "name"}
+    # Keras numbers the names that it gives through the whole process: the same network built again has others.
+    numberless = re.sub(r'_\d+"', '"', json.dumps(described, sort_keys=True, default=str))
     return {
         "axtrain": __version__,
-        "network": _digest(json.dumps(described, sort_keys=True, default=str), *model.weights),
+        "network": _digest(numberless, *model.weights),
         "data": _digest("", *keras.tree.flatten(x), y),
         "metric": f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', metric_name(metric))}",
     }

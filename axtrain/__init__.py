@@ -35,7 +35,13 @@ _PUBLIC = {
     "set_noise_strength": "axtrain.controls:set_noise_strength",
     "limit_weights": "axtrain.controls:limit_weights",
     "WeightRange": "axtrain.constraints:WeightRange",
+    "MultiplierError": "axtrain.weight_regularizers:MultiplierError",
+    "BitFlipEnergy": "axtrain.weight_regularizers:BitFlipEnergy",
     "with_bit_errors": "axtrain.bit_error_training:with_bit_errors",
+    "with_sensitivity": "axtrain.sensitivity_training:with_sensitivity",
+    "OutputSensitivity": "axtrain.penalties:OutputSensitivity",
+    "LossGradient": "axtrain.penalties:LossGradient",
+    "Curvature": "axtrain.penalties:Curvature",
     "summary": "axtrain.reporting:summary",
     "energy": "axtrain.energy_estimate:energy",
     "export": "axtrain.exporting:export",
@@ -43,7 +49,10 @@ _PUBLIC = {
     "load_model": "axtrain.loading:load_model",
     "evaluate": "axtrain.training.evaluation:evaluate",
     "sweep": "axtrain.training.sweeping:sweep",
+    "sensitivity": "axtrain.training.sensitivity_maps:sensitivity",
+    "search": "axtrain.training.searching:search",
     "lowest_voltage": "axtrain.training.sweep_results:lowest_voltage",
+    "AxTrainer": "axtrain.training.axtrainer:AxTrainer",
     "callbacks": "axtrain.training.callbacks",
     "tracking": "axtrain.training.tracking",
 }
@@ -69,4 +78,4 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules:  # a Keras user's load_model finds our classes at once
-    importlib.import_module("axtrain.layers")
+    importlib.import_module("axtrain.loading")

@@ -6,7 +6,12 @@ import os
 
 import keras
 
-import axtrain.layers  # noqa: F401 - registers every class under its public name
+# Each registers its classes under their public names; Keras does not import the module of a class that it meets.
+import axtrain.bit_error_training
+import axtrain.constraints
+import axtrain.layers
+import axtrain.sensitivity_training
+import axtrain.weight_regularizers  # noqa: F401
 
 
 def load_model(path: str | os.PathLike[str], **kwargs) -> keras.Model:

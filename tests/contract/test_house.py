@@ -108,7 +108,8 @@ def test_registered_names_are_these():
 
     names = {"ApproxDense", "ApproxConv1D", "ApproxConv2D", "ApproxDepthwiseConv2D", "HardwareState"}
     names |= {"ApproxSeparableConv2D", "ApproxConv2DTranspose", "ApproxEinsumDense", "ApproxMultiHeadAttention"}
-    names |= {"ApproxLSTM", "ApproxGRU", "ActivationPairState"}
-    importlib.import_module("axtrain.layers")
+    names |= {"ApproxLSTM", "ApproxGRU", "ActivationPairState", "BitErrorTraining", "SensitivityTraining"}
+    names |= {"WeightRange", "MultiplierError", "BitFlipEnergy"}
+    importlib.import_module("axtrain.loading")
     for name in names:
         assert keras.saving.get_registered_object(f"axtrain>{name}") is not None

@@ -10,7 +10,7 @@ import keras
 
 from axtrain.constraints import WeightRange
 from axtrain.layers import ApproximateLayer
-from axtrain.layers.playing import FIDELITIES
+from axtrain.layers.playing import FIDELITIES, STATISTICAL
 from axtrain.model_walk import all_layers
 
 # Of the calibrated fidelity, with their defaults.
@@ -34,8 +34,8 @@ def set_fidelity(model: keras.Model, fidelity: str, **options) -> None:
     Args:
         model: a model from `convert`.
         fidelity: `"exact"` (bit-exact), `"calibrated"` (the error's best rank-r fit, a bias, matched noise) or
-            `"gaussian"` (bias and matched noise alone: `"calibrated"` at rank 0); the last two need calibration
-            data.
+            `"gaussian"` (bias and matched noise alone: `"calibrated"` at rank 0), which two need calibration data;
+            `"float"`, the network without its hardware, neither rounded nor faulty.
         options: of `"calibrated"`: `rank`, an int >= 0 or `None` for the default, and `residual`: `"normal"`,
             `"mixture"` (noise of the shape measured at calibration), `"none"`, or `"auto"`, the mixture where sums
             are short and it fits better. An option not given has its default. For accuracies take rank 8: lower ones
@@ -64,7 +64,7 @@ def set_fidelity(model: keras.Model, fidelity: str, **options) -> None:
     chosen = {**_OPTIONS, **options, "fidelity": fidelity}
     playing = [replace(layer.playing, **chosen) for layer in layers]  # raises before anything has changed
     for layer in layers:
-        if fidelity != "exact" and not all(product.state.is_fitted for product in layer.products):
+        if fidelity in STATISTICAL and not all(product.state.is_fitted for product in layer.products):
             raise ValueError(
                 f"The {fidelity} fidelity is fitted to calibration data; convert with calibration=x_train[:512]. "
                 f"Received: layer {layer.name!r} without a fit"

@@ -27,7 +27,7 @@ from axtrain.layers import (
 )
 from axtrain.layers.activation_pair import ActivationPairState
 from axtrain.layers.einsum import equation_obstacle
-from axtrain.layers.playing import Playing
+from axtrain.layers.playing import STATISTICAL, Playing
 from axtrain.layers.state import HardwareState
 from axtrain.layers.statistics import Observer
 from axtrain.model_walk import all_layers, is_graph
@@ -79,7 +79,7 @@ def convert(
         overrides: hardware for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer in
             float. The last match counts.
         strict: raise where a layer with products cannot be converted.
-        fidelity: `"exact"`, `"calibrated"` or `"gaussian"`; `axtrain.set_fidelity` changes it later.
+        fidelity: `"exact"`, `"calibrated"`, `"gaussian"` or `"float"`; `axtrain.set_fidelity` changes it later.
         engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
         gradient: `"straight_through"`, or `"table"`: the smoothed slopes of the circuit's own table, for coarse
             circuits (theory page, section 3; docs/results/gradients.md shows where it wins).
@@ -335,7 +335,7 @@ def _calibrate(model, calibration) -> None:
         except ValueError as error:
             raise ValueError(f"Layer {layer.name!r} could not be calibrated: {error}") from error
     for layer in all_layers(model):
-        if isinstance(layer, ApproximateLayer) and layer.fidelity != "exact":
+        if isinstance(layer, ApproximateLayer) and layer.fidelity in STATISTICAL:
             layer.play_as(layer.playing)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from axtrain.controls import hardware_layers, set_chip
+from axtrain.layers.playing import STATISTICAL
 
 _Item = TypeVar("_Item")
 
@@ -160,7 +161,8 @@ def chip_numbers(seed: int, chips: int) -> list[int]:
 def leaves_nothing_to_chance(layers, hardware: Sequence) -> bool:
     """Whether layers on such `Hardware`, one for each, give every chip the same figure."""
     return not any(
-        layer.fidelity != "exact" or described.has_faults for layer, described in zip(layers, hardware, strict=True)
+        layer.fidelity in STATISTICAL or (layer.fidelity == "exact" and described.has_faults)
+        for layer, described in zip(layers, hardware, strict=True)
     )
 
 

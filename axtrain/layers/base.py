@@ -14,7 +14,7 @@ from keras import ops
 from axtrain.emulation.geometry import terms
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
-from axtrain.layers.playing import HardwareProduct, Playing, accumulate, chosen_engine, play
+from axtrain.layers.playing import STATISTICAL, HardwareProduct, Playing, accumulate, chosen_engine, play
 from axtrain.layers.residual import FidelityReport
 from axtrain.layers.state import HardwareState
 
@@ -32,7 +32,7 @@ class ApproximateLayer(keras.layers.Layer):
 
     Args (besides the Keras layer's own):
         hardware: a `Hardware`, its `to_dict()`, or `None` for the plain Keras layer.
-        fidelity: `"exact"`, `"calibrated"` or `"gaussian"`.
+        fidelity: `"exact"`, `"calibrated"`, `"gaussian"` or `"float"`.
         engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
         gradient: `"straight_through"` or `"table"`, for coarse circuits (theory page, section 3).
         gradient_window: half window in codes over which `"table"` smooths the table, an int >= 1.
@@ -110,7 +110,7 @@ class ApproximateLayer(keras.layers.Layer):
         One report for each of `products` that sums activations with a kernel; empty without calibration data and
         for the exact fidelity, which predicts nothing.
         """
-        if self.fidelity == "exact":
+        if self.fidelity not in STATISTICAL:
             return ()
         reports = []
         for name, (state, geometry, kernel, *_) in zip(self.product_names, self.products, strict=True):

@@ -20,7 +20,8 @@ from axtrain.layers.state import HardwareState
 from axtrain.layers.statistical import statistical
 from axtrain.quantisers import Codes, Quantiser
 
-FIDELITIES = ("exact", "calibrated", "gaussian")
+FIDELITIES = ("exact", "calibrated", "gaussian", "float")
+STATISTICAL = ("calibrated", "gaussian")
 RESIDUALS = ("auto", "normal", "mixture", "none")
 # Of the calibrated fidelity: the cheapest that follows single outputs, for training (chosen here). For figures take
 # rank 8: within half a point of bit-exact for every circuit of docs/results/fidelity.md, as lower ranks are not.
@@ -33,7 +34,7 @@ class Playing:
     """How hardware is played; static, part of the traced graph.
 
     Attributes:
-        fidelity: `"exact"`, `"calibrated"` or `"gaussian"`.
+        fidelity: `"exact"`, `"calibrated"` or `"gaussian"`; or `"float"`, the plain float product: no hardware at all.
         rank: of the calibrated fidelity: ordinary products that play the error's systematic part; `None` is
             `DEFAULT_RANK`.
         residual: of the calibrated fidelity, the noise for the rest: `"normal"`, `"mixture"` (the shape measured at
@@ -120,6 +121,8 @@ def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, train
     if state.observer is not None:
         state.observer.add(ops.convert_to_numpy(inputs))
         state.watch(geometry, inputs, kernel)
+        return _biased(geometry.floats(inputs, kernel), bias)
+    if playing.fidelity == "float":
         return _biased(geometry.floats(inputs, kernel), bias)
     quantiser = state.activation_quantiser(inputs, training)
     inputs, quantiser = state.read_activations(inputs, quantiser, training)

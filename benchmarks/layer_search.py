@@ -1,0 +1,135 @@
+"""A multiplier for every layer of ResNet-8 on CIFAR-10: how much of the multipliers' energy a point of accuracy buys.
+
+The network is trained from scratch on a part of `x_train`; `axtrain.search` over the 16 tables selects on another part
+of it, training what it tries; the winner is judged bit-exactly on `x_val`, image by image against the exact 8-bit
+network, as it was and after the same further training. Network, figures and trained models are kept in a folder, so
+an interrupted run goes on.
+
+    python benchmarks/layer_search.py --data DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+
+import keras
+import numpy as np
+import tensorflow as tf
+from resnet8 import resnet8
+from timing import machine
+
+import axtrain as ax
+from axtrain.files import whole_file
+
+SELECTION = 3000
+EPOCHS, FURTHER = 30, 3
+SAVING, LOST = 0.75, 1.0
+
+
+def candidates(data: Path) -> list[ax.Hardware]:
+    """The 16 tables, with their published power relative to the exact circuit of the same sign."""
+    published = json.loads((data / "luts" / "published_metrics.json").read_text())
+    milliwatts = {entry["name"]: entry["published"]["pdk45_power_mw"] for entry in published}
+    exact = {signed: max(milliwatts[e["name"]] for e in published if e["signed"] == signed) for signed in (True, False)}
+    found = []
+    for entry in published:
+        name, signed = entry["name"], entry["signed"]
+        options = {"signed": signed, "power": milliwatts[name] / exact[signed], "source": "EvoApproxLib v1, PDK45"}
+        found.append(ax.Hardware(multiplier=ax.Multiplier.load(data / "luts" / f"{name}.npy", **options), name=name))
+    return found
+
+
+def fitted(model: keras.Model, x, y, epochs: int, rate: float, seed: int) -> None:
+    """Adam with cosine decay on mirrored and shifted images."""
+
+    def varied(images, labels):
+        shifted = tf.image.random_crop(tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]]), tf.shape(images))
+        return tf.image.random_flip_left_right(shifted), labels
+
+    keras.utils.set_random_seed(seed)
+    images = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed).batch(64, drop_remainder=True)
+    steps = epochs * (len(x) // 64)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    model.fit(images.map(varied, num_parallel_calls=2).prefetch(4), epochs=epochs, shuffle=False, verbose=0)
+
+
+def main() -> None:
+    """Searches, judges, writes the table and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("AXTRAIN_DATA"), help="folder with data/, luts/")
+    parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/layer_search"), help="kept here")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where the results go")
+    parser.add_argument(
+        "--budget", type=float, default=0.005, help="accuracy lost on the selection part, default 0.005"
+    )
+    parser.add_argument("--confirm", type=int, default=24, help="assignments played, default 24")
+    parser.add_argument("--train-candidates", type=int, default=6, help="assignments trained, default 6")
+    parser.add_argument("--smoke", action="store_true", help="few images and epochs: does it run?")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error("--data DIR (or AXTRAIN_DATA) is needed: its luts/ and data/")
+    data, began = Path(arguments.data), time.perf_counter()
+    with np.load(data / "data" / "cifar10.npz", allow_pickle=False) as arrays:
+        parts = {name: arrays[name] for name in ("x_train", "y_train", "x_val", "y_val")}
+    x, y = parts["x_train"].astype(np.float32), parts["y_train"].astype(np.int64).ravel()
+    x_val, y_val = parts["x_val"].astype(np.float32), parts["y_val"].astype(np.int64).ravel()
+    cut, epochs, further = len(x) - SELECTION, EPOCHS, FURTHER
+    if arguments.smoke:
+        x, y, x_val, y_val, cut, epochs, further = x[:900], y[:900], x_val[:200], y_val[:200], 600, 1, 1
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    path = arguments.cache / "network.keras"
+    if not path.is_file():
+        network = resnet8()
+        fitted(network, x[:cut], y[:cut], epochs, 3e-3, seed=0)
+        with whole_file(path) as temporary:
+            network.save(temporary)
+    network = ax.load_model(path)
+    found = ax.search(
+        network,
+        x[cut:],
+        y[cut:],
+        candidates=candidates(data),
+        budget=arguments.budget,
+        objective="multipliers",
+        confirm=4 if arguments.smoke else arguments.confirm,
+        train=lambda model: fitted(model, x[:cut], y[:cut], further, 5e-4, seed=1),
+        train_candidates=1 if arguments.smoke else arguments.train_candidates,
+        calibration=x[:512],
+        batch_size=250,
+        folder=arguments.cache / "search",
+    )
+    exact = ax.convert(network, ax.Hardware(), x[:512])
+    right = {"exact 8 bits": exact.predict(x_val, batch_size=250, verbose=0).argmax(-1) == y_val}
+    fitted(exact, x[:cut], y[:cut], further, 5e-4, seed=1)
+    right["exact 8 bits, trained further"] = exact.predict(x_val, batch_size=250, verbose=0).argmax(-1) == y_val
+    lines = [found.table(), "", str(found.best)]
+    if found.model is not None:
+        right["chosen"] = found.model.predict(x_val, batch_size=250, verbose=0).argmax(-1) == y_val
+        for name in list(right)[:2]:
+            lost = right[name].astype(float) - right["chosen"]
+            error = lost.std(ddof=1) / len(lost) ** 0.5
+            lines.append(f"below {name}: {100 * lost.mean():.2f} +- {100 * error:.2f} points (paired over images)")
+        met = found.best.saving >= SAVING and 100 * (right["exact 8 bits"].mean() - right["chosen"].mean()) < LOST
+        lines.append(f"saving {100 * found.best.saving:.1f} % of the multipliers' energy: {'met' if met else 'missed'}")
+    lines += [f"{name}: {100 * value.mean():.2f} % on x_val" for name, value in right.items()]
+    took = f"{(time.perf_counter() - began) / 60:.0f} minutes on {machine()['cores']} cores"
+    text = "\n".join(["# A multiplier for each layer", "", "- command: `python benchmarks/layer_search.py --data DIR`",
+                      f"- this run took {took}", "", *lines, "", "![Pareto front](layer_search.png)", ""])  # fmt: skip
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "layer_search.md").write_text(text)
+    found.plot().savefig(arguments.out / "layer_search.png", dpi=120)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The AxTrain study's table, paired comparisons and picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+
+def accuracies(rows: list[dict], key: tuple[str, str, str], method: str) -> np.ndarray:
+    """In per cent, one for each seed in order.
+
+    Args:
+        rows: of the study.
+        key: data, hardware and part.
+        method: of training.
+    """
+    chosen = [r for r in rows if (r["data"], r["hardware"], r["part"]) == key and r["method"] == method]
+    return np.array([100 * row["accuracy"] for row in sorted(chosen, key=lambda row: row["seed"])])
+
+
+def paired(rows: list[dict], key: tuple[str, str, str], better: str, than: str) -> tuple[float, float, float]:
+    """Mean gain in points over seeds, and its 95 % interval by Student's t."""
+    gains = accuracies(rows, key, better) - accuracies(rows, key, than)
+    half = np.nan
+    if len(gains) > 1:
+        half = float(stats.t.ppf(0.975, len(gains) - 1)) * gains.std(ddof=1) / len(gains) ** 0.5
+    return float(gains.mean()), float(gains.mean() - half), float(gains.mean() + half)
+
+
+def report(rows: list[dict], folder: Path, methods, titles: dict, commit: str) -> None:
+    """Writes the CSV, the Markdown and the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "axtrain_study.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    keys = list(dict.fromkeys((row["data"], row["hardware"], row["part"]) for row in rows))
+    lines = [
+        "# AxTrain: active, passive, both",
+        "",
+        "- command: `python benchmarks/axtrain_study.py --data DIR`",
+        f"- commit: {commit}",
+        "- accuracy in per cent: mean +- standard deviation over seeds",
+        "",
+        "| data | hardware | part | " + " | ".join(methods) + " |",
+        "|---" * (3 + len(methods)) + "|",
+    ]
+    for key in keys:
+        found = [accuracies(rows, key, method) for method in methods]
+        cells = [f"{one.mean():.2f} +- {one.std(ddof=1) if len(one) > 1 else 0:.2f}" for one in found]
+        lines.append(f"| {titles[key[0]]} | {key[1]} | {key[2]} | " + " | ".join(cells) + " |")
+    pairs = [("passive", "conventional"), ("both", "passive"), ("active", "conventional")]
+    lessened = ("active", "passive", "both")
+    lines += [
+        "",
+        "Gains in points, paired over seeds and chips, with 95 % intervals, and the share of conventional training's "
+        "errors that is gone.",
+        "",
+        "| data | hardware | part | " + " | ".join(f"{a} over {b}" for a, b in pairs) + " | errors less: "
+        + " | ".join(lessened) + " |",
+        "|---" * 9 + "|",
+    ]  # fmt: skip
+    for key in keys:
+        gains = [paired(rows, key, *pair) for pair in pairs]
+        texts = [f"{gain:+.2f} ({low:+.2f} .. {high:+.2f})" for gain, low, high in gains]
+        left = {method: 100 - accuracies(rows, key, method).mean() for method in (*lessened, "conventional")}
+        texts += [f"{100 * (1 - left[method] / left['conventional']):.1f} %" for method in lessened]
+        lines.append(f"| {titles[key[0]]} | {key[1]} | {key[2]} | " + " | ".join(texts) + " |")
+    lines += ["", "![errors left](axtrain_study.png)", ""]
+    (folder / "axtrain_study.md").write_text("\n".join(lines))
+    _picture(rows, keys, methods, titles, folder / "axtrain_study.png")
+
+
+def _picture(rows, keys, methods, titles, path: Path) -> None:
+    """For each data set, the errors left by every method on every hardware."""
+    names = list(dict.fromkeys(data for data, _, _ in keys))
+    figure = Figure(figsize=(4 * len(names), 4), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        shown = [key for key in keys if key[0] == name and key[2] != "val"]
+        for offset, method in enumerate(methods):
+            errors = [100 - accuracies(rows, key, method) for key in shown]
+            places = np.arange(len(shown)) + (offset - len(methods) / 2) * 0.16
+            axes.bar(places, [e.mean() for e in errors], 0.15, yerr=[e.std() for e in errors], label=method)
+        axes.set_xticks(np.arange(len(shown)), [key[1] for key in shown], rotation=45, ha="right")
+        axes.set(title=titles[name], ylabel="errors [%]", yscale="log")
+    axes.legend(title="training", fontsize="small")
+    figure.savefig(path, dpi=120)

@@ -10,7 +10,7 @@ from keras import ops
 from axtrain.controls import hardware_layers
 from axtrain.copying import copy_of
 from axtrain.registration import register
-from axtrain.training_model import TrainingModel
+from axtrain.step_model import TrainingModel
 
 
 def with_bit_errors(

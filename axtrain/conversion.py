@@ -32,7 +32,7 @@ from axtrain.layers.state import HardwareState
 from axtrain.layers.statistics import Observer
 from axtrain.model_walk import all_layers, is_graph
 from axtrain.reporting import FLOAT_BY_DESIGN, ConversionReport, LayerReport
-from axtrain.training_model import TrainingModel
+from axtrain.step_model import TrainingModel
 
 _APPROXIMATE = {
     keras.layers.Dense: ApproxDense,

@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import ops
 
 from axtrain.penalties import Curvature, OutputSensitivity, Penalty
-from axtrain.training_passes import Passes
+from axtrain.step_passes import Passes
 from axtrain.weight_noise import NoisyWeight
 
 # Where a gradient is 0 everywhere there is no direction to move along; the division stays finite.

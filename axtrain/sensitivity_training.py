@@ -13,7 +13,7 @@ from axtrain.layers.chip import NoiseStream
 from axtrain.noise_models.random_numbers import uniform
 from axtrain.penalties import Penalty, penalty_from_dict
 from axtrain.registration import register
-from axtrain.training_model import TrainingModel
+from axtrain.step_model import TrainingModel
 from axtrain.weight_noise import NoisyWeight, noisy_weights
 
 
@@ -127,7 +127,7 @@ class SensitivityTraining(TrainingModel):
         import tensorflow as tf
 
         from axtrain.penalty_gradients import PenalisedLoss
-        from axtrain.training_passes import Passes
+        from axtrain.step_passes import Passes
 
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync

@@ -35,6 +35,7 @@ class NoisyWeight:
         variable: the Keras variable, which stays as it is.
         product: on hardware, the product that it is the kernel of; else `None`.
         table: on hardware, float32 (weight codes,): the variance of each code, in squared weight steps.
+        order: on hardware, `HardwareProduct.order`.
         proportional: without hardware, whether s = |w|, or s = 1.
     """
 
@@ -42,6 +43,7 @@ class NoisyWeight:
     variable: keras.Variable
     product: HardwareProduct | None = None
     table: np.ndarray | None = None
+    order: np.ndarray | None = None
     proportional: bool = False
 
     def variance(self, value) -> Any:
@@ -59,15 +61,9 @@ class NoisyWeight:
         held = quantise_weights(kernel, state.hardware.weight_bits, axes)
         index = ops.cast(held.codes, "int32") - state.hardware.code_table.weight_low
         found = ops.take(self.table, index) * ops.square(held.scale)
-        if self.product.arranged is None:
+        if self.order is None:
             return found
-        places = ops.convert_to_numpy(arranged(np.arange(value_size(value)).reshape(value.shape)))
-        return ops.reshape(ops.take(ops.reshape(found, (-1,)), np.argsort(places.reshape(-1))), value.shape)
-
-
-def value_size(value) -> int:
-    """How many elements a tensor of known shape has."""
-    return int(np.prod(value.shape))
+        return ops.reshape(ops.take(ops.reshape(found, (-1,)), self.order), value.shape)
 
 
 def noisy_weights(
@@ -161,8 +157,7 @@ def _of_hardware(layer) -> list[NoisyWeight]:
             continue
         table = code_variance(product.state)
         if table.any():
-            variable = product.kernel if product.variable is None else product.variable
-            found.append(NoisyWeight(layer.name, variable, product=product, table=table))
+            found.append(NoisyWeight(layer.name, product.weights, product, table, product.order()))
     return found
 
 

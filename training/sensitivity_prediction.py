@@ -108,14 +108,8 @@ def _of_codes(table, state, rows: int) -> np.ndarray:
 
 def _as_variable(product: HardwareProduct, values: np.ndarray) -> np.ndarray:
     """Of the product's kernel, in the shape and order of the layer's own variable."""
-    values = np.asarray(values, np.float32)
-    if product.arranged is None:
-        return values
-    shape = tuple(product.variable.shape)
-    places = ops.convert_to_numpy(product.arranged(np.arange(np.prod(shape)).reshape(shape).astype(np.float32)))
-    back = np.empty(int(np.prod(shape)), np.float32)
-    back[places.reshape(-1).astype(int)] = np.broadcast_to(values, places.shape).reshape(-1)
-    return back.reshape(shape)
+    order, values = product.order(), np.asarray(values, np.float32)
+    return values if order is None else values.reshape(-1)[order].reshape(tuple(product.weights.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +147,7 @@ def kernels(watched: keras.Model, plain: keras.Model) -> list[Kernel]:
     parts = [part for part in plain._flatten_layers() if type(part) in _REACHED]
     found = []
     for layer, name, product in products(watched):
-        variable = by_path[(product.kernel if product.variable is None else product.variable).path]
+        variable = by_path[product.weights.path]
         owner = next((part for part in parts if _last_kernel(part) is variable), None)
         found.append(Kernel(f"{layer}/{name}" if name else layer, layer, variable, owner))
     return found

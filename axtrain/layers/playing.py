@@ -6,9 +6,11 @@ A layer with one kernel plays one product; a recurrent layer plays two, attentio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
 
 from axtrain.emulation.geometry import terms
@@ -104,6 +106,19 @@ class HardwareProduct(NamedTuple):
     kernel: Any
     variable: Any = None
     arranged: Any = None
+
+    @property
+    def weights(self) -> Any:
+        """The layer's own variable of the kernel."""
+        return self.kernel if self.variable is None else self.variable
+
+    def order(self) -> np.ndarray | None:
+        """Where each element of `weights` lies in the flattened kernel; `None` where both are one. Not in a graph."""
+        if self.arranged is None:
+            return None
+        size = math.prod(self.variable.shape)
+        numbered = self.arranged(np.arange(size, dtype=np.int32).reshape(tuple(self.variable.shape)))
+        return np.argsort(ops.convert_to_numpy(numbered).reshape(-1))
 
 
 def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, training: bool, bias=None):

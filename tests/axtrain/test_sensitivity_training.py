@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import axtrain as ax
 from axtrain.penalties import penalty_from_dict
-from axtrain.weight_noise import NoisyWeight
+from axtrain.weight_noise import NoisyWeight, noisy_weights
 
 KINDS = {"R2": ax.OutputSensitivity, "R1": ax.LossGradient, "R3": ax.Curvature}
 LOSS = keras.losses.SparseCategoricalCrossentropy
@@ -340,6 +340,33 @@ def test_on_hardware_the_noise_is_the_circuits_and_the_memorys(method):
     slopes = [tape.jacobian(predicted, k, experimental_use_pfor=False).numpy().reshape(B, 3, -1) for k in tape_kernels]
     expected = sum((s**2 * v).sum() for s, v in zip(slopes, variances, strict=True)) / B
     assert abs(np.mean(outputs) - expected) < 5 * np.std(outputs, ddof=1) / 150**0.5
+
+
+@pytest.mark.parametrize("method", ["exact", "first_order"])
+def test_kernels_that_a_product_sees_in_another_order_keep_theirs(method):
+    """Heads and flipped windows: the variance of each weight where the weight is, inside a compiled step too."""
+    keras.utils.set_random_seed(4)
+    layers = [
+        keras.layers.Conv2DTranspose(4, 3, strides=2, name="up"),
+        keras.layers.Reshape((121, 4)),
+        keras.layers.EinsumDense("abc,dc->abd", (121, 3), name="mix"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2, activation="softmax", name="out"),
+    ]
+    model = keras.Sequential([keras.Input((5, 5, 3)), *layers])
+    x = np.random.default_rng(0).normal(size=(8, 5, 5, 3)).astype(np.float32)
+    noisy = ax.convert(model, ax.Hardware(multiplier=ax.multipliers.get("drum3")), x)
+    for noise in noisy_weights(noisy):
+        kernel = noise.variable.numpy()
+        # (window, filters, channels) of the transposed convolution, (d, c) of the einsum, (inputs, units) of the dense.
+        axes = {"up": (0, 1, 3), "mix": (1,), "out": (0,)}[noise.layer]
+        scale = np.abs(kernel).max(axis=axes, keepdims=True) / 127
+        codes = np.clip(np.round(kernel / scale), -127, 127).astype(int)
+        expected = noise.table[codes - noisy.get_layer(noise.layer).hardware.code_table.weight_low] * scale**2
+        np.testing.assert_allclose(noise.variance(noise.variable.value), expected, rtol=1e-5)
+    active = ax.with_sensitivity(noisy, ax.OutputSensitivity(0.1, method=method))
+    active.compile("sgd", LOSS(), jit_compile=False)
+    assert np.isfinite(active.fit(x, np.arange(8) % 2, verbose=0).history["sensitivity"]).all()
 
 
 def inputs_of(model, layer, x):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import axtrain as ax
+from axtrain.training.evaluation import accuracy
 
 FEATURES, CLASSES = 6, 4
 
@@ -70,3 +71,19 @@ def experiment(_store, tmp_path, monkeypatch, request):
         mlflow.end_run()
     mlflow.tracking.fluent._active_experiment_id = None
     mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def counted():
+    """A metric that counts its calls, and after `stop` of them raises as Ctrl-C does."""
+
+    class Counted:
+        calls, stop = 0, None
+
+        def __call__(self, y_true, y_pred):
+            if self.calls == self.stop:
+                raise KeyboardInterrupt
+            self.calls += 1
+            return accuracy(y_true, y_pred)
+
+    return Counted()

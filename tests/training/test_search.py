@@ -10,7 +10,7 @@ from matplotlib import pyplot
 import axtrain as ax
 from axtrain.controls import hardware_layers
 from axtrain.training.confirmations import farthest, most_promising, spread_out
-from axtrain.training.evaluation import Evaluation, accuracy
+from axtrain.training.evaluation import Evaluation
 from axtrain.training.front_search import front, sums, supported
 from axtrain.training.search_results import SearchPoint, SearchResult, is_dominated
 
@@ -76,22 +76,6 @@ def every(network, data):
 def whole(network, data, known):
     """The Pareto front of all that the search would play."""
     return quiet(network, *data, confirm=9, sensitivity=known)
-
-
-@pytest.fixture
-def counted():
-    """A metric that counts its calls, and after `stop` of them raises as Ctrl-C does."""
-
-    class Counted:
-        calls, stop = 0, None
-
-        def __call__(self, y_true, y_pred):
-            if self.calls == self.stop:
-                raise KeyboardInterrupt
-            self.calls += 1
-            return accuracy(y_true, y_pred)
-
-    return Counted()
 
 
 def brute_force(costs, rises):

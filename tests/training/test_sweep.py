@@ -69,22 +69,6 @@ def uncompiled(monkeypatch):
     monkeypatch.setattr(keras.Model, "predict", predict)
 
 
-@pytest.fixture
-def counted():
-    """A metric that counts its calls, and after `stop` of them raises as Ctrl-C does."""
-
-    class Counted:
-        calls, stop = 0, None
-
-        def __call__(self, y_true, y_pred):
-            if self.calls == self.stop:
-                raise KeyboardInterrupt
-            self.calls += 1
-            return accuracy(y_true, y_pred)
-
-    return Counted()
-
-
 def point(voltage, accuracies, **kwargs):
     return SweepPoint(voltage=voltage, evaluation=Evaluation(np.array(accuracies, float), 0, 100), **kwargs)
 

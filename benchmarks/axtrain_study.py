@@ -3,9 +3,9 @@
 For every data set and seed one clean network, from which each method continues for the same number of epochs:
 `conventional` (in float), `decay` (in float, with weight decay), `passive` (bit-exactly on the hardware), `active` (in
 float, with a penalty on the sensitivity to the hardware's noise), `both`. Hardware: a mild, a medium and a coarse
-multiplier, and three bit-error rates of the weight memory. Each method has one dial and three values of it to choose
+multiplier, and three bit-error rates of the weight memory. Each method has the same number of settings to choose
 from, by seed 0 on a held-out part of the training data, for each hardware. Every network's figure is kept with its
-settings, so an interrupted study goes on where it stopped.
+settings, so an interrupted study goes on where it stopped; `--jobs` data sets run side by side.
 
     python benchmarks/axtrain_study.py --data DIR [--only mnist] [--hardware mul8u_JV3]
 """
@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 import keras
 import numpy as np
+import tensorflow as tf
 from study_report import report
 from study_tasks import TASKS, load
 
@@ -35,16 +39,48 @@ from axtrain.files import whole_file, write_whole
 
 MULTIPLIERS = {"mild": "mul8s_1L2H", "medium": "mul8u_17KS", "coarse": "mul8u_JV3"}
 METHODS = ("conventional", "decay", "passive", "active", "both")
-# Each method's dial: the learning rate; weight decay; the penalty's share of the loss at the start.
-DIALS = {
-    "conventional": (3e-4, 1e-3, 3e-3),
-    "decay": (3e-3, 3e-2, 3e-1),
-    "passive": (3e-4, 1e-3, 3e-3),
-    "active": (0.03, 0.3, 3.0),
-    "both": (0.03, 0.3, 3.0),
-}
-RATE = 1e-3  # of Adam, where it is not the dial
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2)  # of Adam, where they are all a method has to choose
 CHIPS = 20
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is tuned by.
+
+    Attributes:
+        rate: of Adam.
+        decay: of the weights.
+        penalty: `"outputs"`, their sensitivity, or `"loss"`, its gradient's, from a second pass at moved weights.
+        share: of the penalty in the loss, at the start.
+    """
+
+    rate: float
+    decay: float = 0.0
+    penalty: str = ""
+    share: float = 0.0
+
+    def __str__(self) -> str:
+        more = f"-decay{self.decay:g}" if self.decay else ""
+        return f"{self.rate:g}{more}" + (f"-{self.penalty}{self.share:g}" if self.penalty else "")
+
+
+_ACTIVE = tuple(
+    Setting(rate, penalty=penalty, share=share)
+    for rate in (1e-3, 3e-3)
+    for penalty, share in (("outputs", 0.3), ("loss", 0.5), ("loss", 2.0))
+)
+SETTINGS = {
+    "conventional": tuple(Setting(rate) for rate in RATES),
+    "decay": tuple(Setting(rate, decay=decay) for rate in (1e-3, 3e-3) for decay in (0.03, 0.3, 3.0)),
+    "passive": tuple(Setting(rate) for rate in RATES),
+    "active": _ACTIVE,
+    "both": _ACTIVE,
+}
+# In networks with rectifiers a finite move sees the kinks, and is two passes in all.
+PENALTIES = {
+    "outputs": partial(ax.OutputSensitivity, weighting="hardware", fraction=0.25),
+    "loss": partial(ax.LossGradient, weighting="hardware", method="first_order", radius=0.02),
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +91,7 @@ class Cell:
     seed: int
     hardware: str
     method: str
-    dial: float
+    setting: Setting
 
     @property
     def trained_for(self) -> str:
@@ -65,7 +101,7 @@ class Cell:
     @property
     def network(self) -> str:
         """Its file's name."""
-        return f"{self.seed}-{self.method}-{self.trained_for}-{self.dial:g}"
+        return f"{self.seed}-{self.method}-{self.trained_for}-{self.setting}".replace(" ", "_")
 
 
 class Study:
@@ -97,7 +133,7 @@ class Study:
             keras.utils.set_random_seed(seed)
             model = self.task.network()
             epochs = 1 if self.smoke else self.task.epochs[0]
-            self._fit(model, self.task.rate, epochs, seed)
+            self._fit(model, Setting(self.task.rate), epochs, seed)
             save(model, path)
         return ax.load_model(path)
 
@@ -110,31 +146,36 @@ class Study:
             if cell.trained_for != "none":
                 model = ax.convert(model, self.hardware(cell.hardware), x[:512])
                 ax.set_fidelity(model, "float" if cell.method == "active" else "exact")
+                self._keep_averages(model, cell)
             if cell.method in ("active", "both"):
-                model = self._searching(model, cell)
-            rate = cell.dial if cell.method in ("conventional", "passive") else RATE
-            decay = cell.dial if cell.method == "decay" else None
-            self._fit(model, rate, 1 if self.smoke else self.task.epochs[1], 1000 + cell.seed, decay)
+                model = self._searching(model, cell.setting)
+            self._fit(model, cell.setting, 1 if self.smoke else self.task.epochs[1], 1000 + cell.seed)
             save(ax.strip(model), path)
         return ax.convert(ax.load_model(path), self.hardware(cell.hardware), x[:512])
 
-    def _searching(self, model: keras.Model, cell: Cell) -> keras.Model:
-        """With a penalty that is `dial` times the loss at the start."""
-        options = {"weighting": "hardware", "fraction": 0.25}
-        probe = ax.with_sensitivity(model, ax.OutputSensitivity(0.0, **options))
+    def _keep_averages(self, model: keras.Model, cell: Cell) -> None:
+        """With faults, batch normalisation uses its moving averages, as `bit_errors.py` says why."""
+        if cell.method == "active" or not self.hardware(cell.hardware).has_faults:
+            return
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+
+    def _searching(self, model: keras.Model, setting: Setting) -> keras.Model:
+        """With the setting's penalty, as strong as gives it that share of the loss at the start."""
+        penalty = PENALTIES[setting.penalty]
+        probe = ax.with_sensitivity(model, penalty(strength=0.0))
         probe.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
         x, y = self.parts["train"]
         logs = probe.fit(x[:1024], y[:1024], batch_size=self.task.batch, verbose=0).history
-        strength = cell.dial * logs["loss"][0] / max(logs["sensitivity"][0], 1e-12)
-        return ax.with_sensitivity(model, ax.OutputSensitivity(strength, **options))
+        strength = setting.share * logs["loss"][0] / max(logs["sensitivity"][0], 1e-12)
+        return ax.with_sensitivity(model, penalty(strength=strength))
 
-    def _fit(self, model, rate: float, epochs: int, seed: int, decay: float | None = None) -> None:
+    def _fit(self, model, setting: Setting, epochs: int, seed: int) -> None:
         x, y = self.parts["train"]
         steps = epochs * -(-len(x) // self.task.batch)
-        optimizer = keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(rate, steps), weight_decay=decay or 0.0
-        )
-        model.compile(optimizer, "sparse_categorical_crossentropy")
+        schedule = keras.optimizers.schedules.CosineDecay(setting.rate, steps)
+        model.compile(keras.optimizers.AdamW(schedule, setting.decay), "sparse_categorical_crossentropy")
         keras.utils.set_random_seed(seed)
         model.fit(x, y, batch_size=self.task.batch, epochs=epochs, verbose=0)
 
@@ -146,31 +187,30 @@ class Study:
             start = time.perf_counter()
             chips = (2 if self.smoke else 5) if kind == "tuning" else (2 if self.smoke else CHIPS)
             found = ax.evaluate(self.trained(cell), *self.parts[part], chips=chips, batch_size=250, verbose=False)
-            settings = {**vars(cell), "part": part, "commit": commit(), "seconds": time.perf_counter() - start}
+            settings = {**asdict(cell), "part": part, "commit": commit(), "seconds": time.perf_counter() - start}
             write_whole(path, json.dumps({**settings, **found.to_dict()}, indent=1).encode())
-            print(f"{self.name:<8}{cell.hardware:<12}{cell.method:<13}{cell.seed} {cell.dial:<7g}{part:<7}"
+            print(f"{self.name:<8}{cell.hardware:<12}{cell.method:<13}{cell.seed} {cell.setting!s:<18}{part:<7}"
                   f"{100 * found.mean:6.2f}  {settings['seconds']:.0f} s", flush=True)  # fmt: skip
         return json.loads(path.read_text())["accuracies"]
 
-    def chosen_dial(self, hardware: str, method: str) -> float:
-        """By seed 0 on the tuning part, the mean over chips."""
-        scores = {
-            dial: float(np.mean(self.figure(Cell(self.name, 0, hardware, method, dial), "tuning")))
-            for dial in DIALS[method]
-        }
-        return max(scores, key=lambda dial: scores[dial])
+    def chosen(self, hardware: str, method: str) -> Setting:
+        """By seed 0 on the tuning part, the mean over chips; of equals the first."""
+        return max(
+            SETTINGS[method],
+            key=lambda setting: np.mean(self.figure(Cell(self.name, 0, hardware, method, setting), "tuning")),
+        )
 
     def rows(self, only: list[str] | None) -> list[dict]:
         """One for each hardware, method, seed and test part."""
         found = []
         for hardware in only or self.hardware_names():
             for method in METHODS:
-                dial = self.chosen_dial(hardware, method)
+                setting = self.chosen(hardware, method)
                 for seed in range(1 if self.smoke else self.task.seeds):
                     for part in self.task.tests:
-                        accuracies = self.figure(Cell(self.name, seed, hardware, method, dial), part)
+                        accuracies = self.figure(Cell(self.name, seed, hardware, method, setting), part)
                         row = {"data": self.name, "hardware": hardware, "method": method, "seed": seed, "part": part}
-                        found.append({**row, "dial": dial, "accuracy": float(np.mean(accuracies)),
+                        found.append({**row, "setting": str(setting), "accuracy": float(np.mean(accuracies)),
                                       "worst": float(np.min(accuracies)), "chips": len(accuracies)})  # fmt: skip
         return found
 
@@ -187,6 +227,13 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def rows_of(name: str, arguments: argparse.Namespace) -> list[dict]:
+    """One data set's rows, on this process's share of the cores."""
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    return Study(name, Path(arguments.data), arguments.cache, arguments.smoke).rows(arguments.hardware)
+
+
 def main() -> None:
     """Runs what is missing and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,13 +243,19 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/axtrain_study"), help="cells' folder")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where the results go")
     parser.add_argument("--smoke", action="store_true", help="an epoch of few samples: does it run?")
+    parser.add_argument("--jobs", type=int, default=2, help="data sets at a time, default 2")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("--data DIR (or AXTRAIN_DATA) is needed: its luts/ and data/")
-    rows = []
-    for name in arguments.only or TASKS:
-        rows += Study(name, Path(arguments.data), arguments.cache, arguments.smoke).rows(arguments.hardware)
-    report(rows, arguments.out, METHODS, {name: task.title for name, task in TASKS.items()}, commit())
+    names = arguments.only or list(TASKS)
+    # A data set a process: the longest first, so that the others run beside it.
+    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+        waiting = {name: pool.submit(rows_of, name, arguments) for name in sorted(names, key=lambda n: n != "cifar")}
+        rows = [row for name in names for row in waiting[name].result()]
+    took = sum(json.loads(path.read_text())["seconds"] for path in arguments.cache.glob("*/*.json")) / 3600
+    how = f"{len(list(arguments.cache.glob('*/*.json')))} cells, {took:.1f} hours of them, {arguments.jobs} at a time"
+    titles = {name: task.title for name, task in TASKS.items()}
+    report(rows, arguments.out, METHODS, titles, MULTIPLIERS["coarse"], [f"commit: {commit()}", how])
     print(f"written to {arguments.out}")
 
 

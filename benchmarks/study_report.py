@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def paired(rows: list[dict], key: tuple[str, str, str], better: str, than: str) 
     return float(gains.mean()), float(gains.mean() - half), float(gains.mean() + half)
 
 
-def report(rows: list[dict], folder: Path, methods, titles: dict, commit: str) -> None:
+def report(rows: list[dict], folder: Path, methods, titles: dict, coarse: str, notes: list[str]) -> None:
     """Writes the CSV, the Markdown and the picture."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "axtrain_study.csv").open("w", newline="") as file:
@@ -43,7 +44,7 @@ def report(rows: list[dict], folder: Path, methods, titles: dict, commit: str) -
         "# AxTrain: active, passive, both",
         "",
         "- command: `python benchmarks/axtrain_study.py --data DIR`",
-        f"- commit: {commit}",
+        *(f"- {note}" for note in [*notes, f"{os.cpu_count()} cores"]),
         "- accuracy in per cent: mean +- standard deviation over seeds",
         "",
         "| data | hardware | part | " + " | ".join(methods) + " |",
@@ -70,9 +71,24 @@ def report(rows: list[dict], folder: Path, methods, titles: dict, commit: str) -
         left = {method: 100 - accuracies(rows, key, method).mean() for method in (*lessened, "conventional")}
         texts += [f"{100 * (1 - left[method] / left['conventional']):.1f} %" for method in lessened]
         lines.append(f"| {titles[key[0]]} | {key[1]} | {key[2]} | " + " | ".join(texts) + " |")
+    lines += verdicts(rows, keys, coarse)
     lines += ["", "![errors left](axtrain_study.png)", ""]
     (folder / "axtrain_study.md").write_text("\n".join(lines))
     _picture(rows, keys, methods, titles, folder / "axtrain_study.png")
+
+
+def verdicts(rows: list[dict], keys: list[tuple[str, str, str]], coarse: str) -> list[str]:
+    """At the coarse multiplier: on how many data sets the 95 % interval of each gain lies above zero; wanted, four."""
+    lines = [
+        "",
+        f"At the coarse level, {coarse}: data sets on which the 95 % interval of the gain lies above zero.",
+        "",
+    ]
+    judged = [key for key in keys if key[1] == coarse and key[2] == "test"]
+    for better, than in (("both", "passive"), ("passive", "conventional")):
+        clear = [key[0] for key in judged if paired(rows, key, better, than)[1] > 0]
+        lines.append(f"- {better} over {than}: {len(clear)} of {len(judged)} ({', '.join(clear) or 'none'})")
+    return lines
 
 
 def _picture(rows, keys, methods, titles, path: Path) -> None:

@@ -4,7 +4,7 @@ from matplotlib import pyplot
 
 from axtrain.training.evaluation import Evaluation
 from axtrain.training.plots import chips_figure, sweep_csv, sweep_figure, sweep_table
-from axtrain.training.sweeping import SweepPoint
+from axtrain.training.sweep.sweeping import SweepPoint
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from matplotlib import pyplot
 
 import axtrain as ax
 from axtrain.controls import hardware_layers
-from axtrain.training.confirmations import farthest, most_promising, spread_out
 from axtrain.training.evaluation import Evaluation
-from axtrain.training.front_search import front, sums, supported
-from axtrain.training.search_results import SearchPoint, SearchResult, is_dominated
+from axtrain.training.search.confirmations import farthest, most_promising, spread_out
+from axtrain.training.search.front_search import front, sums, supported
+from axtrain.training.search.results import SearchPoint, SearchResult, is_dominated
 
 SRAM = ax.memories.NearThresholdSRAM
 

@@ -8,12 +8,12 @@ from matplotlib import pyplot
 
 import axtrain as ax
 from axtrain.controls import hardware_layers
-from axtrain.training.assignments import Choices, hardware_name
 from axtrain.training.evaluation import accuracy
-from axtrain.training.loss_choice import chosen_loss
-from axtrain.training.loss_curvature import LossSurface
-from axtrain.training.sensitivity_prediction import disturbance, kernels, products
-from axtrain.training.sensitivity_results import SensitivityMap
+from axtrain.training.search.assignments import Choices, hardware_name
+from axtrain.training.sensitivity.loss_choice import chosen_loss
+from axtrain.training.sensitivity.loss_curvature import LossSurface
+from axtrain.training.sensitivity.prediction import disturbance, kernels, products
+from axtrain.training.sensitivity.results import SensitivityMap
 
 layers = keras.layers
 

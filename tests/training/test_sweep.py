@@ -8,9 +8,9 @@ import pytest
 import axtrain as ax
 from axtrain.controls import hardware_layers
 from axtrain.noise_models.datapath import ILLUSTRATIVE_CHAIN
-from axtrain.training import operating_points
 from axtrain.training.evaluation import Evaluation, accuracy
-from axtrain.training.sweep_results import Sweep, SweepPoint
+from axtrain.training.sweep import operating_points
+from axtrain.training.sweep.results import Sweep, SweepPoint
 
 SRAM = ax.memories.NearThresholdSRAM
 VOLTAGES = (0.5, 0.44, 0.7)

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from axtrain.training.search_playing import Player
-from axtrain.training.search_results import SearchPoint, within
+from axtrain.training.search.playing import Player
+from axtrain.training.search.results import SearchPoint, within
 
 _HOPELESS = 0.5  # of the reference's accuracy: what lost more before training is not tried (chosen here)
 

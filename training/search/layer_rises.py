@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from axtrain.training.assignments import Choices
-from axtrain.training.sensitivity_maps import sensitivity as map_sensitivity
-from axtrain.training.sensitivity_results import SensitivityMap
+from axtrain.training.search.assignments import Choices
+from axtrain.training.sensitivity.maps import sensitivity as map_sensitivity
+from axtrain.training.sensitivity.results import SensitivityMap
 
 _AFFORDABLE = 400  # passes over the samples; chosen here: some minutes for a small network
 _CHIPS = 4  # that a candidate with faults is measured on alone

@@ -66,7 +66,7 @@ class SensitivityMap:
 
     def table(self) -> str:
         """Markdown: a row for each layer, a column for each candidate, predicted and measured rise of the loss."""
-        from axtrain.training.search_plots import sensitivity_table
+        from axtrain.training.search.plots import sensitivity_table
 
         return sensitivity_table(self)
 
@@ -74,7 +74,7 @@ class SensitivityMap:
 
     def plot(self):
         """A matplotlib `Figure`: the predicted rise of each layer on each candidate, and predicted over measured."""
-        from axtrain.training.search_plots import sensitivity_figure
+        from axtrain.training.search.plots import sensitivity_figure
 
         return sensitivity_figure(self)
 

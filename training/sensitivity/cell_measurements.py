@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from axtrain.controls import hardware_layers, set_chip
-from axtrain.training.assignments import Choices
 from axtrain.training.evaluation import leaves_nothing_to_chance, progress
 from axtrain.training.kept_figures import KeptFigures, fingerprint
-from axtrain.training.loss_choice import ChosenLoss
+from axtrain.training.search.assignments import Choices
+from axtrain.training.sensitivity.loss_choice import ChosenLoss
 
 _PARTS = 3  # figures of a cell
 

@@ -50,8 +50,8 @@ class LossSurface:
 
     Args:
         network: plain; this object's own, since its activations are replaced.
-        kernels: `axtrain.training.sensitivity_prediction.Kernel`s of it.
-        loss: from `axtrain.training.loss_choice.chosen_loss`.
+        kernels: `axtrain.training.sensitivity.prediction.Kernel`s of it.
+        loss: from `axtrain.training.sensitivity.loss_choice.chosen_loss`.
         x, y: the data.
         batch_size: samples per pass.
     """

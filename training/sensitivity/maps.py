@@ -13,13 +13,13 @@ import numpy as np
 from axtrain.controls import hardware_layers
 from axtrain.conversion import strip
 from axtrain.hardware import Hardware
-from axtrain.training.assignments import Choices, calibration_data
-from axtrain.training.cell_measurements import measured_cells
 from axtrain.training.evaluation import accuracy, chip_numbers, metric_name, progress, sample_count
-from axtrain.training.loss_choice import ChosenLoss, chosen_loss
-from axtrain.training.loss_curvature import METHODS, LossSurface
-from axtrain.training.sensitivity_prediction import disturbance, kernels, predicted_spread, products
-from axtrain.training.sensitivity_results import SensitivityMap
+from axtrain.training.search.assignments import Choices, calibration_data
+from axtrain.training.sensitivity.cell_measurements import measured_cells
+from axtrain.training.sensitivity.loss_choice import ChosenLoss, chosen_loss
+from axtrain.training.sensitivity.loss_curvature import METHODS, LossSurface
+from axtrain.training.sensitivity.prediction import disturbance, kernels, predicted_spread, products
+from axtrain.training.sensitivity.results import SensitivityMap
 
 
 def sensitivity(
@@ -49,7 +49,7 @@ def sensitivity(
         L(w + mu, bias) - L(w) + 1/2 sum_i s_i^2 H_ii + 1/2 sum_n v_n C_n
 
     mu and bias are what the layer's errors come to on average, s^2 the variance of a stored weight, v that of the
-    multiplier's error on an output (`axtrain.training.sensitivity_prediction`). It takes no account of an activation
+    multiplier's error on an output (`axtrain.training.sensitivity.prediction`). It takes no account of an activation
     memory, a bias memory or a datapath; the measurement does. Measured: the same rise when `convert` puts that layer
     on the candidate and all others on the reference.
 

@@ -15,7 +15,6 @@ import numpy as np
 from axtrain.controls import hardware_layers, set_chip
 from axtrain.files import whole_file
 from axtrain.loading import load_model
-from axtrain.training.assignments import Choices
 from axtrain.training.evaluation import (
     Evaluation,
     chip_numbers,
@@ -25,6 +24,7 @@ from axtrain.training.evaluation import (
     sample_count,
 )
 from axtrain.training.kept_figures import KeptFigures, fingerprint
+from axtrain.training.search.assignments import Choices
 
 
 class Player:

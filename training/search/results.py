@@ -113,7 +113,7 @@ class SearchResult:
 
     def table(self) -> str:
         """Every played point on a line, with units, the chosen one and notes below."""
-        from axtrain.training.search_plots import search_table
+        from axtrain.training.search.plots import search_table
 
         return search_table(self)
 
@@ -121,7 +121,7 @@ class SearchResult:
 
     def plot(self):
         """A matplotlib `Figure`: accuracy over energy; dominated points faint, the front joined, the best marked."""
-        from axtrain.training.search_plots import search_figure
+        from axtrain.training.search.plots import search_figure
 
         return search_figure(self)
 

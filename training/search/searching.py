@@ -12,15 +12,15 @@ import keras
 import numpy as np
 
 from axtrain.hardware import Hardware
-from axtrain.training.assignments import Choices, calibration_data
-from axtrain.training.confirmations import farthest, most_promising, spread_out
 from axtrain.training.evaluation import accuracy, progress, sample_count
-from axtrain.training.front_search import OPTIMISERS, front, sums
-from axtrain.training.layer_rises import layer_rises
-from axtrain.training.search_playing import Player
-from axtrain.training.search_results import SearchPoint, SearchResult, is_dominated, within
-from axtrain.training.sensitivity_results import SensitivityMap
-from axtrain.training.winners import choose
+from axtrain.training.search.assignments import Choices, calibration_data
+from axtrain.training.search.confirmations import farthest, most_promising, spread_out
+from axtrain.training.search.front_search import OPTIMISERS, front, sums
+from axtrain.training.search.layer_rises import layer_rises
+from axtrain.training.search.playing import Player
+from axtrain.training.search.results import SearchPoint, SearchResult, is_dominated, within
+from axtrain.training.search.winners import choose
+from axtrain.training.sensitivity.results import SensitivityMap
 
 _OBJECTIVES = ("total", "multipliers")
 

@@ -28,8 +28,8 @@ from axtrain.training.evaluation import (
     sample_count,
 )
 from axtrain.training.kept_figures import KeptFigures, fingerprint
-from axtrain.training.operating_points import at, dialled, swept
-from axtrain.training.sweep_results import Sweep, SweepPoint
+from axtrain.training.sweep.operating_points import at, dialled, swept
+from axtrain.training.sweep.results import Sweep, SweepPoint
 
 
 def sweep(

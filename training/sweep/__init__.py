@@ -1,0 +1,1 @@
+"""Accuracy and energy at every voltage or rate, over chips."""

@@ -39,7 +39,7 @@ from axtrain.files import whole_file, write_whole
 
 MULTIPLIERS = {"mild": "mul8s_1L2H", "medium": "mul8u_17KS", "coarse": "mul8u_JV3"}
 METHODS = ("conventional", "decay", "passive", "active", "both")
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2)  # of Adam, where they are all a method has to choose
+RATES = (3e-4, 1e-3, 3e-3, 6e-3, 1e-2, 2e-2)  # of Adam, where they are all a method has to choose
 CHIPS = 20
 
 
@@ -66,12 +66,12 @@ class Setting:
 
 _ACTIVE = tuple(
     Setting(rate, penalty=penalty, share=share)
-    for rate in (1e-3, 3e-3)
+    for rate in (3e-3, 1e-2)
     for penalty, share in (("outputs", 0.3), ("loss", 0.5), ("loss", 2.0))
 )
 SETTINGS = {
     "conventional": tuple(Setting(rate) for rate in RATES),
-    "decay": tuple(Setting(rate, decay=decay) for rate in (1e-3, 3e-3) for decay in (0.03, 0.3, 3.0)),
+    "decay": tuple(Setting(rate, decay=decay) for rate in (3e-3, 1e-2) for decay in (0.03, 0.3, 3.0)),
     "passive": tuple(Setting(rate) for rate in RATES),
     "active": _ACTIVE,
     "both": _ACTIVE,

@@ -34,9 +34,9 @@ class Task:
     file: str
     network: Callable[[], keras.Model]
     seeds: int = 5
-    epochs: tuple[int, int] = (8, 3)
+    epochs: tuple[int, int] = (20, 3)
     batch: int = 64
-    rate: float = 1e-3
+    rate: float = 2e-3
     tuning: int = 2000
     tests: tuple[str, ...] = ("test",)
     rates: tuple[float, ...] = (1e-3, 5e-3, 1e-2)
@@ -71,8 +71,6 @@ TASKS = {
         "cifar10",
         resnet8,
         seeds=3,
-        epochs=(20, 3),
-        rate=2e-3,
         tests=("val", "test"),
         rates=(5e-3,),
     ),

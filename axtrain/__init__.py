@@ -52,6 +52,7 @@ _PUBLIC = {
     "sensitivity": "axtrain.training.sensitivity.maps:sensitivity",
     "search": "axtrain.training.search.searching:search",
     "lowest_voltage": "axtrain.training.sweep.results:lowest_voltage",
+    "scaled_penalty": "axtrain.training.penalty_scaling:scaled_penalty",
     "AxTrainer": "axtrain.training.axtrainer:AxTrainer",
     "callbacks": "axtrain.training.callbacks",
     "tracking": "axtrain.training.tracking",

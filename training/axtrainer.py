@@ -19,6 +19,7 @@ from axtrain.penalties import Penalty
 from axtrain.sensitivity_training import with_sensitivity
 from axtrain.training.callbacks import NoiseSchedule, PenaltySchedule
 from axtrain.training.kept_figures import fingerprint
+from axtrain.training.penalty_scaling import scaled_penalty
 from axtrain.training.training_state import ResumableBatches, TrainingState, place_of, restore
 
 _CALIBRATION = 512  # samples
@@ -50,6 +51,8 @@ class AxTrainer:
     Args:
         hardware: what to run on.
         penalty: of the active search, such as `OutputSensitivity`; `None` trains passively.
+        penalty_share: makes the penalty this many times the loss where the noise begins, by `axtrain.scaled_penalty`
+            on the samples of the calibration; `None` takes the penalty's own strength.
         warm_up, anneal, fine_tune: epochs of each stage; a stage of 0 epochs is left out.
         fidelity: of the second stage: `"calibrated"`, `"gaussian"` or `"exact"`.
         optimizer: a Keras optimizer, made anew from its configuration for each stage; or a name.
@@ -60,7 +63,7 @@ class AxTrainer:
         options: further ones for `axtrain.convert`, such as `overrides` or `gradient`; 512 samples calibrate it.
 
     Raises:
-        ValueError: epochs that are not ints >= 0 or none at all.
+        ValueError: epochs that are not ints >= 0 or none at all, or a share of no penalty.
 
     Example:
         >>> import keras, numpy as np, axtrain as ax
@@ -73,6 +76,7 @@ class AxTrainer:
 
     hardware: Hardware
     penalty: Penalty | None = None
+    penalty_share: float | None = None
     warm_up: int = 1
     anneal: int = 4
     fine_tune: int = 2
@@ -91,6 +95,10 @@ class AxTrainer:
                 raise ValueError(f"`{name}` must be an int >= 0. Received: {name}={epochs!r}")
         if not any(self.epochs.values()):
             raise ValueError("There is nothing to train for 0 epochs. Received: warm_up=0, anneal=0, fine_tune=0")
+        if self.penalty_share is not None and self.penalty is None:
+            raise ValueError(
+                f"There is no penalty to scale. Received: penalty_share={self.penalty_share!r}, penalty=None"
+            )
 
     @property
     def epochs(self) -> dict[str, int]:
@@ -134,7 +142,7 @@ class AxTrainer:
         for stage, epochs in self.epochs.items():
             if epochs == 0:
                 continue
-            current = self._prepared(current, stage, x)
+            current = self._prepared(current, stage, x, y)
             path = None if folder is None else Path(folder) / f"{stage}.npz"
             place = None if path is None else place_of(path)
             if place is not None and note is not None and place["note"] != note:
@@ -164,21 +172,21 @@ class AxTrainer:
                 step = 0
             history[stage] = logs
         if not list(hardware_layers(current)):
-            current = self._prepared(current, "fine_tune", x)
+            current = self._prepared(current, "fine_tune", x, y)
         set_noise_strength(current, 1.0)
         if any(layer.fidelity != "exact" for layer in hardware_layers(current)):
             set_fidelity(current, "exact")
         return Trained(current, history)
 
-    def _prepared(self, model: keras.Model, stage: str, x: Any) -> keras.Model:
+    def _prepared(self, model: keras.Model, stage: str, x: Any, y: Any) -> keras.Model:
         """The stage's model, compiled, with the weights of the one before."""
         if stage == "warm_up":
             model = strip(model)
         else:
-            if stage == "anneal" or not list(hardware_layers(model)):
+            if stage == ("anneal" if self.anneal else "fine_tune"):  # the first on hardware
                 calibration = keras.tree.map_structure(lambda array: array[:_CALIBRATION], x)
                 model = convert(model, self.hardware, calibration, **(self.options or {}))
-                model = model if self.penalty is None else with_sensitivity(model, self.penalty)
+                model = self._searching(model, calibration, y[:_CALIBRATION])
             set_fidelity(model, self.fidelity if stage == "anneal" else "exact")
         optimizer = keras.optimizers.get(self.optimizer)
         optimizer = type(optimizer).from_config(optimizer.get_config())
@@ -187,6 +195,16 @@ class AxTrainer:
             optimizer.learning_rate = float(np.asarray(optimizer.learning_rate)) * self.fine_tune_rate
         model.compile(optimizer, self.loss, metrics=list(self.metrics))
         return model
+
+    def _searching(self, model: keras.Model, x: Any, y: Any) -> keras.Model:
+        """With the penalty, if there is one."""
+        if self.penalty is None:
+            return model
+        penalty, share = self.penalty, self.penalty_share
+        if share is not None:
+            options = {"loss": self.loss, "batch_size": self.batch_size}
+            penalty = scaled_penalty(model, penalty, x, y, share=share, **options)
+        return with_sensitivity(model, penalty)
 
     def _schedules(self, model: keras.Model, stage: str) -> list:
         found: list[keras.callbacks.Callback] = []

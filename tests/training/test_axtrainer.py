@@ -1,5 +1,7 @@
 """The joint recipe, and its resumption after a kill."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -117,6 +119,23 @@ def test_stages_can_be_left_out(left_out):
     assert {layer.fidelity for layer in result.model.layers if hasattr(layer, "fidelity")} == {"exact"}
 
 
+@pytest.mark.parametrize("anneal", [0, 2])
+def test_the_penalty_is_scaled_where_the_noise_begins(anneal):
+    """On a model that is on its hardware already, too."""
+    x, y = data()
+    penalty = ax.LossGradient(123.0, fraction=0.5)
+    recipe = trainer(penalty=penalty, penalty_share=0.25, warm_up=0, anneal=anneal)
+    model = ax.convert(network(), recipe.hardware, x[:512])
+    result = recipe.fit(model, x, y, verbose=0)
+    assert all("sensitivity" in logs for stage in result.history.values() for logs in stage)
+    found = result.model.penalty
+    ax.set_fidelity(model, "exact")
+    expected = ax.scaled_penalty(model, penalty, x[:512], y[:512], share=0.25, batch_size=20)
+    assert found == dataclasses.replace(penalty, strength=found.strength)
+    # Each measurement meets faults of its own.
+    assert found.strength == pytest.approx(expected.strength, rel=0.5)
+
+
 def test_the_state_is_a_callback_of_its_own(tmp_path):
     """Beside any fit: the second half of it goes on where the first was kept."""
     x, y = data()
@@ -159,6 +178,8 @@ def test_batches_are_each_sample_once_in_every_epoch():
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="warm_up=-1"):
         trainer(warm_up=-1)
+    with pytest.raises(ValueError, match="no penalty to scale"):
+        trainer(penalty=None, penalty_share=0.5)
     with pytest.raises(ValueError, match="nothing to train"):
         trainer(warm_up=0, anneal=0, fine_tune=0)
     with pytest.raises(ValueError, match="every=0"):

@@ -17,6 +17,7 @@ slow: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/emulation.py --json benchmarks/results/emulation.json
 	$(BIN)/python benchmarks/faults.py --json benchmarks/results/faults.json
+	$(BIN)/python benchmarks/active.py --json benchmarks/results/active.json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -35,3 +36,9 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes `content` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Writes a matplotlib `Figure`; the suffix chooses the format."""
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)

@@ -146,7 +146,7 @@ class TabulatedCurve:
         Raises:
             ValueError: for a missing column or an entry that is not a number, with its line; or a bad table.
         """
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             if not {"voltage", "rate"} <= set(reader.fieldnames or ()):
                 raise ValueError(

@@ -112,7 +112,7 @@ class FaultMap:
         Raises:
             ValueError: for a missing column or an entry that is no integer, with its line; or a bad map.
         """
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns = [name for name in ("address", "bit", "value") if name in (reader.fieldnames or ())]
             if columns[:2] != ["address", "bit"]:

@@ -304,6 +304,12 @@ class Multiplier:
         """
         write_table(path, self.table, self.bits, self.signed)
 
+    def plot(self) -> Any:
+        """A matplotlib `Figure`: the error of every pair of operands as a map, and the errors' histogram."""
+        from .multiplier_picture import multiplier_figure
+
+        return multiplier_figure(self)
+
 
 def _read_only(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False

@@ -87,7 +87,7 @@ class Readings:
             ValueError: for a bad entry, with its line; a chip that lacks a voltage or has it twice; bad counts.
         """
         table: dict[tuple[str, float], np.ndarray] = {}
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns = ("voltage", "failures", "cells")
             if not set(columns) <= set(reader.fieldnames or ()):

@@ -1,4 +1,4 @@
-"""The jobs of the command line on files: evaluate and train."""
+"""The jobs of the command line on files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import keras
 
 from axtrain.controls import hardware_layers
 from axtrain.conversion import convert
-from axtrain.files import whole_file, write_whole
+from axtrain.exporting import Export, check_target, export, read_export
+from axtrain.files import save_figure, whole_file, write_whole
 from axtrain.hardware import Hardware
 from axtrain.loading import load_model
 from axtrain.training.callbacks import MLflow, NoiseSchedule
 from axtrain.training.data_files import check_labels, check_samples, gives_probabilities, load_split
 from axtrain.training.evaluation import Evaluation, evaluate
 from axtrain.training.progress import FitProgress
+from axtrain.training.search.searching import search
+from axtrain.training.sweep.results import lowest_voltage
+from axtrain.training.sweep.sweeping import sweep
 
 
 def evaluate_file(
@@ -30,15 +34,125 @@ def evaluate_file(
     report: Path | None,
 ) -> Evaluation:
     """Measures a saved model, on hardware if given (then calibrated on the training part)."""
-    network = load_model(model)
-    x, y = load_split(data, "test", scale)
-    check_samples(network, x, data)
-    if hardware is not None:
-        network = _on_hardware(network, hardware, load_split(data, "train", scale)[0])
+    network, x, y = _for_test(model, data, hardware, scale)
     measured = evaluate(network, x, y, chips=chips, seed=seed)
     if report is not None:
         write_whole(report, json.dumps(measured.to_dict(), indent=1).encode())
     return measured
+
+
+def on_hardware(model: Path, hardware: Path | None, data: Path | None, scale: float) -> keras.Model:
+    """A saved model, on hardware if given, calibrated if there are data."""
+    network = load_model(model)
+    if hardware is None:
+        return network
+    if data is None:
+        return convert(network, Hardware.from_json(hardware))
+    x, _ = load_split(data, "train", scale)
+    check_samples(network, x, data)
+    return _on_hardware(network, hardware, x)
+
+
+def sweep_file(
+    model: Path,
+    *,
+    data: Path,
+    hardware: Path | None,
+    voltages: list[float] | None,
+    rates: list[float] | None,
+    accuracy: float | None,
+    out: Path,
+    chips: int,
+    seed: int,
+    scale: float,
+) -> str:
+    """Sweeps a saved model, writes figures, table and picture, and returns what to say."""
+    network, x, y = _for_test(model, data, hardware, scale)
+    points = {"voltages": voltages, "rates": rates}
+    result = sweep(network, x, y, chips=chips, seed=seed, folder=out / "kept", **points)
+    write_whole(out / "sweep.json", json.dumps(result.to_dict(), indent=1).encode())
+    result.to_csv(out / "sweep.csv")
+    save_figure(result.plot(accuracy), out / "sweep.png")
+    said = [result.table()]
+    if accuracy is not None:
+        said.append(f"lowest voltage for an accuracy of {accuracy:g}: {lowest_voltage(result, accuracy)}")
+    return "\n".join([*said, f"Wrote {out}"])
+
+
+def search_file(
+    model: Path,
+    candidates: list[Path],
+    *,
+    data: Path,
+    budget: float | None,
+    confirm: int,
+    objective: str,
+    epochs: int,
+    out: Path,
+    chips: int,
+    seed: int,
+    scale: float,
+) -> str:
+    """Searches hardware for every layer of a saved model on a part of the training samples; returns what to say."""
+    network = load_model(model)
+    x, y = load_split(data, "train", scale)
+    check_samples(network, x, data)
+    check_labels(network, y, data)
+    cut = len(x) - max(1, len(x) // 5)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not gives_probabilities(network, x[:32]))
+
+    def fitted(converted: keras.Model) -> None:
+        converted.compile(keras.optimizers.Adam(), loss)
+        converted.fit(x[:cut], y[:cut], epochs=epochs, batch_size=64, verbose=0)
+
+    found = search(
+        network, x[cut:], y[cut:], candidates=[Hardware.from_json(path) for path in candidates], budget=budget,
+        confirm=confirm, objective=objective, train=fitted if epochs else None, chips=chips, seed=seed,
+        calibration=x[:512], folder=out / "kept",
+    )  # fmt: skip
+    write_whole(out / "search.json", json.dumps(found.to_dict(), indent=1).encode())
+    save_figure(found.plot(), out / "search.png")
+    if found.model is not None:
+        with whole_file(out / "model.keras") as path:
+            found.model.save(path)
+    return f"{found.table()}\nWrote {out}"
+
+
+def export_file(
+    model: Path, folder: Path, *, overwrite: bool, data: Path | None, chips: int, seed: int, scale: float
+) -> Export:
+    """Exports a saved model, with what it measures if there are data."""
+    measured = None
+    check_target(folder, overwrite)  # before the measurement
+    if data is not None:
+        network, x, y = _for_test(model, data, None, scale)
+        measured = evaluate(network, x, y, chips=chips, seed=seed)
+    return export(load_model(model), folder, accuracy=measured, overwrite=overwrite)
+
+
+def verify_export(folder: Path, data: Path | None, scale: float) -> str:
+    """Checks an export's files, and with data its accuracy on the chips that it was measured on.
+
+    Raises:
+        ValueError: a file or the accuracy differs from the manifest's.
+    """
+    exported = read_export(folder)
+    said = f"{len(exported.manifest['files'])} files are as they were exported"
+    if data is None:
+        return said
+    network, (x, y), stated = exported.model(), load_split(data, "test", scale), exported.manifest["accuracy"]
+    check_samples(network, x, data)
+    full = isinstance(stated, dict) and "accuracies" in stated
+    chips, seed = (len(stated["accuracies"]), stated["seed"]) if full else (20, 0)
+    measured = evaluate(network, x, y, chips=chips, seed=seed)
+    if not full:
+        return f"{said}; the export states no accuracy of chips to compare with. Measured: {measured}"
+    if measured.accuracies.tolist() != stated["accuracies"]:
+        raise ValueError(
+            f"The accuracy is not the one that was exported. Were the samples and --scale the same? Exported: mean "
+            f"{stated['mean']:.4f}, worst {stated['worst']:.4f} of {stated['samples']} samples. Received: {measured}"
+        )
+    return f"{said}; {measured}, each chip as exported"
 
 
 def train_file(
@@ -80,6 +194,16 @@ def train_file(
         network.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[shown, *callbacks])
     with whole_file(out) as path:
         network.save(path)
+
+
+def _for_test(model: Path, data: Path, hardware: Path | None, scale: float):
+    """(the model, on hardware if given and then calibrated on the training part, test samples, labels)."""
+    network = load_model(model)
+    x, y = load_split(data, "test", scale)
+    check_samples(network, x, data)
+    if hardware is not None:
+        network = _on_hardware(network, hardware, load_split(data, "train", scale)[0])
+    return network, x, y
 
 
 def _on_hardware(network, hardware: Path, x_train):

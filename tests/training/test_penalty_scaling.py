@@ -41,10 +41,10 @@ def test_the_loss_gradient_has_its_share_exactly(share, method):
 
 
 def test_probed_penalties_have_it_on_average():
-    """A probe's estimate deviates by about 0.6 of the mean (theory page, section 7); 3 batches of 200 probes in turn
-    against another such measurement: 5 standard errors are 5 * 0.6 * sqrt(2 / 600) = 17 %."""
-    x, y = data()
-    penalty = ax.OutputSensitivity(1.0, probes=200)
+    """A probe's estimate deviates by about 0.6 of the mean (theory page, section 7); 60 batches of 10 probes against
+    another such measurement: 5 standard errors are 5 * 0.6 * sqrt(2 / 600) = 17 %."""
+    x, y = data(60 * 32)
+    penalty = ax.OutputSensitivity(1.0, probes=10)
     found = ax.scaled_penalty(network(), penalty, x, y, share=0.5)
     size, loss = weighed(network(), found, x, y, "sparse_categorical_crossentropy")
     assert size == pytest.approx(0.5 * loss, rel=0.17)

@@ -1,0 +1,48 @@
+"""Files to work on, and a store of one's own."""
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+
+import axtrain as ax
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """model.keras, noisy.keras, hardware.json and data.npz in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(12, activation="relu", name="hidden"),
+            layers.Dense(3, activation="softmax", name="classes"),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (180, 6)).astype("uint8")
+    y = model.predict(x.astype("float32") / 255, verbose=0).argmax(-1)
+    np.savez("data.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:, None])
+    hardware = ax.Hardware(
+        multiplier=ax.multipliers.get("drum4"),
+        weight_memory=ax.memories.BitErrors(rate=0.02, fault="persistent"),
+    )
+    hardware.to_json("hardware.json")
+    model.save("model.keras")
+    ax.convert(model, hardware, calibration=x[:100].astype("float32") / 255).save("noisy.keras")
+    return tmp_path
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """MLflow's store in tmp_path."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    yield
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)

@@ -1,0 +1,27 @@
+"""The `axtrain` command in this process, as a user meets it."""
+
+from click.testing import CliRunner
+
+from axtrain.training.command_line import main
+
+
+def axtrain(*arguments):
+    return CliRunner(env={"COLUMNS": "100"}).invoke(main, [str(argument) for argument in arguments])
+
+
+def fine(*arguments):
+    result = axtrain(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*arguments):
+    """The one line that a bad input ends with."""
+    result = axtrain(*arguments)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert "Traceback" not in result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]

@@ -1,0 +1,159 @@
+"""The commands that search, sweep, verify and import, and what they share: a TOML file, Ctrl-C, JSON."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from shell import axtrain, fine, refused
+
+import axtrain as ax
+from axtrain.controls import hardware_layers
+from axtrain.training import jobs
+
+DATA = ("--data", "data.npz", "--scale", 255)
+
+
+# multipliers and hardware
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv"])
+def test_an_imported_table_is_hardware_for_the_other_commands(files, suffix):
+    table = ax.multipliers.get("truncated5")
+    table.save(f"mine{suffix}")
+    facts = ("--name", "my_circuit", "--power", 0.4, "--source", "our lab")
+    assert "Wrote new/mine.json" in fine("multipliers", "import", f"mine{suffix}", "new/mine.json", *facts)
+    found = ax.Hardware.from_json("new/mine.json").multiplier
+    np.testing.assert_array_equal(found.table, table.table)
+    assert (found.name, found.power, found.source) == ("my_circuit", 0.4, "our lab")
+    fine("evaluate", "model.keras", *DATA, "--hardware", "new/mine.json", "--chips", 1)
+    fine("multipliers", "import", f"mine{suffix}", "again.npz")
+    assert ax.Multiplier.load("again.npz", signed=False).metrics() == table.metrics()
+
+
+def test_multipliers_for_machines_and_as_a_picture(files):
+    listed = json.loads(fine("multipliers", "list", "--json", "--bits", 4))
+    assert {entry["name"] for entry in listed} >= {"exact", "mitchell", "drum3"}
+    (one,) = json.loads(fine("multipliers", "show", "drum4", "--json", "--plot", "pictures/drum4.png"))
+    metrics = ax.multipliers.get("drum4").metrics()
+    assert (one["mae"], one["wce"], one["nmed"]) == (metrics.mae, metrics.wce, metrics.nmed)
+    assert (files / "pictures" / "drum4.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_hardware_from_a_testers_counts(files):
+    voltages = np.array([0.45, 0.5, 0.55, 0.6])
+    failures = [50_000, 6_000, 450, 20]
+    rows = "".join(f"{voltage},{count},1000000\n" for voltage, count in zip(voltages, failures, strict=True))
+    (files / "chip.csv").write_text("voltage,failures,cells\n" + rows)
+    text = fine("hardware", "fit", "chip.csv", "chip.json", "--voltage", 0.5, "--plot", "chip.png")
+    memory = ax.Hardware.from_json("chip.json").weight_memory
+    expected = ax.fit_curve(ax.Readings.from_csv("chip.csv")).curve(0.5)
+    assert memory.rate == pytest.approx(expected, rel=1e-9)
+    assert f"{memory.rate:.3g} of the bits fail" in text
+    assert (files / "chip.png").stat().st_size > 1000
+    assert "voltage" in refused("hardware", "fit", "data.npz", "x.json", "--voltage", 0.5).lower()
+
+
+# summary, sweep, search
+
+
+def test_summary_of_a_file(files):
+    text = fine("summary", "model.keras", "--hardware", "hardware.json", *DATA)
+    assert "hidden" in text and "drum4" in text
+    fine("summary", "noisy.keras")
+
+
+def test_a_sweep_goes_on_where_it_was(files, monkeypatch):
+    command = ("sweep", "noisy.keras", *DATA, "--rates", "0.001,0.02", "--chips", 3, "--out", "swept")
+    text = fine(*command)
+    figures = json.loads((files / "swept" / "sweep.json").read_text())
+    x, y = jobs.load_split("data.npz", "test", 255)
+    expected = ax.sweep(ax.load_model("noisy.keras"), x, y, rates=[0.001, 0.02], chips=3, verbose=False)
+    assert figures == json.loads(json.dumps(expected.to_dict()))
+    assert expected.table().splitlines()[0] in text
+    assert (files / "swept" / "sweep.png").exists() and (files / "swept" / "sweep.csv").exists()
+
+    def fails(*arguments, **options):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(keras.Model, "predict", fails)
+    fine(*command)
+
+
+def test_a_sweep_finds_the_lowest_voltage(files):
+    sram = ax.Hardware(weight_memory=ax.memories.NearThresholdSRAM(voltage=0.6))
+    sram.to_json("sram.json")
+    command = ("sweep", "model.keras", *DATA, "--hardware", "sram.json", "--voltages", "0.45,0.9", "--chips", 2)
+    assert "lowest voltage for an accuracy of 0.5" in fine(*command, "--accuracy", 0.5)
+    assert "numbers with commas" in axtrain(*command[:-4], "--voltages", "low").stderr
+    assert "Received" in refused("sweep", "noisy.keras", *DATA, "--chips", 2)  # neither voltages nor rates
+
+
+def test_a_search_writes_the_chosen_model(files):
+    for name in ("exact", "broken_array_2_4"):
+        ax.Hardware(multiplier=ax.multipliers.get(name), name=name).to_json(f"{name}.json")
+    candidates = ("--candidate", "exact.json", "--candidate", "broken_array_2_4.json")
+    options = ("--budget", 1.0, "--confirm", 2, "--chips", 1, "--out", "found")
+    fine("search", "model.keras", *DATA, *candidates, *options)
+    chosen = ax.load_model("found/model.keras")
+    assert {layer.hardware.multiplier.name for layer in hardware_layers(chosen)} == {"broken_array_2_4"}
+    assert json.loads((files / "found" / "search.json").read_text())["budget"] == 1.0
+    assert (files / "found" / "search.png").exists()
+
+
+# export and verify
+
+
+def test_verify_says_whether_files_and_accuracy_are_as_exported(files):
+    fine("export", "noisy.keras", "deploy", *DATA, "--chips", 3)
+    assert "files are as they were exported" in fine("verify", "deploy")
+    assert "each chip as exported" in fine("verify", "deploy", *DATA)
+    assert "scale the same" in refused("verify", "deploy", "--data", "data.npz", "--scale", 90)
+    with (files / "deploy" / "integers.npz").open("ab") as file:
+        file.write(b"more")
+    assert "sha256 differs" in refused("verify", "deploy")
+
+
+def test_verify_an_export_that_states_no_accuracy(files):
+    fine("export", "noisy.keras", "deploy")
+    assert "states no accuracy" in fine("verify", "deploy", *DATA)
+
+
+# what all of them share
+
+
+def test_options_from_a_file(files):
+    (files / "axtrain.toml").write_text(
+        '[evaluate]\ndata = "data.npz"\nscale = 255\nchips = 4\njson = "a.json"\n[hardware.list]\njson = true\n'
+    )
+    fine("--config", "axtrain.toml", "evaluate", "noisy.keras")
+    assert len(json.loads((files / "a.json").read_text())["accuracies"]) == 4
+    fine("--config", "axtrain.toml", "evaluate", "noisy.keras", "--chips", 2)
+    assert len(json.loads((files / "a.json").read_text())["accuracies"]) == 2
+    assert json.loads(fine("--config", "axtrain.toml", "hardware", "list"))
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[evaluate]\nchip = 3\n", "'chip'"),
+        ("[evalute]\nchips = 3\n", "'evalute'"),
+        ("chips = 3\n", "'chips'"),
+        ("[evaluate\n", "no TOML file"),
+    ],
+)
+def test_a_key_that_means_nothing_is_an_error(files, text, said):
+    (files / "bad.toml").write_text(text)
+    result = axtrain("--config", "bad.toml", "evaluate", "noisy.keras", *DATA)
+    assert result.exit_code == 2
+    assert said in result.stderr and "bad.toml" in result.stderr
+
+
+def test_ctrl_c_says_what_is_kept(files, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "predict", interrupted)
+    result = axtrain("evaluate", "noisy.keras", *DATA)
+    assert result.exit_code == 130
+    assert "Interrupted" in result.stderr and "Traceback" not in result.output

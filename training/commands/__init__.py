@@ -1,0 +1,1 @@
+"""The commands of `axtrain`, one module for each kind of work."""

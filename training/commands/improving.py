@@ -1,0 +1,73 @@
+"""`axtrain train` and `search`: a model that suits its hardware, and hardware that suits the model."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from axtrain.training.commands import options
+from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, file_of, quiet_start, told
+
+
+@click.command(short_help="Train a saved model for hardware.")
+@click.argument("model", type=MODEL)
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@options.data
+@click.option(
+    "--hardware",
+    type=HARDWARE,
+    help="JSON from Hardware.to_json, or a name of `hardware list`; not needed for a converted model.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--anneal", type=click.IntRange(0), default=0, show_default=True, help="Epochs to raise the noise over.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of shuffling and noise.")
+@options.scale
+@click.option("--mlflow", "track", is_flag=True, help="Log the run to MLflow.")
+def train(model: Path, out: Path, hardware: Path | str | None, track: bool, **given) -> None:
+    """Train MODEL (.keras) for the hardware and write it to OUT (.keras).
+
+    Labels are class numbers; the optimiser is Adam; the loss is the cross-entropy, of probabilities or logits
+    as the model gives them.
+    """
+    with quiet_start():
+        from axtrain.training import jobs
+    with told(), file_of(hardware) as path:
+        jobs.train_file(model, out, hardware=path, track=track, **given)
+    click.echo(f"Wrote {out}")
+
+
+@click.command(short_help="The cheapest hardware for every layer.")
+@click.argument("model", type=MODEL)
+@options.data
+@click.option(
+    "--candidate",
+    "candidates",
+    type=HARDWARE,
+    multiple=True,
+    required=True,
+    help="Hardware that a layer may have, as often as wanted: JSON, or a name of `hardware list`.",
+)
+@click.option("--budget", type=click.FloatRange(0, 1), help="Accuracy that may be lost, such as 0.01; else the front.")
+@click.option("--confirm", type=click.IntRange(2), default=24, show_default=True, help="Assignments played.")
+@click.option("--objective", type=click.Choice(["total", "multipliers"]), default="total", show_default=True)
+@click.option(
+    "--epochs", type=click.IntRange(0), default=0, show_default=True, help="Train the promising ones so long."
+)
+@click.option("--out", type=FOLDER, default="axtrain_search", show_default=True, help="Folder for everything found.")
+@options.chips
+@options.seed
+@options.scale
+def search(model: Path, candidates: tuple[Path | str, ...], **given) -> None:
+    """Give every layer of MODEL (.keras) one of the candidates; an interrupted search goes on in its folder.
+
+    The last fifth of the training samples chooses, the others train: x_test stays for `axtrain evaluate`.
+    """
+    with quiet_start():
+        from axtrain.training import jobs
+    with told(), ExitStack() as stack:
+        paths = [stack.enter_context(file_of(candidate)) for candidate in candidates]
+        click.echo(jobs.search_file(model, paths, **given))

@@ -1,0 +1,113 @@
+"""What several commands share: their options, what they silence, and how they end on bad input."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class HardwareChoice(click.ParamType):
+    """A hardware description: a file that `Hardware.to_json` wrote, or a name of the catalogue."""
+
+    name = "FILE|NAME"
+
+    def convert(self, value, param, ctx):
+        """The file's path, or the name; neither is a usage error."""
+        if isinstance(value, Path) or Path(value).is_file():
+            return Path(value)
+        from axtrain import catalogue
+
+        if value in catalogue.names():
+            return value
+        try:
+            catalogue.card(value)
+        except ValueError as error:
+            self.fail(f"No file {value!r}. {error}", param, ctx)
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "A,B,..."
+
+    def convert(self, value, param, ctx):
+        """A list of floats."""
+        if isinstance(value, (list, tuple)):
+            return [float(number) for number in value]
+        try:
+            return [float(number) for number in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not numbers with commas between them, such as 0.5,0.55,0.6", param, ctx)
+
+
+HARDWARE = HardwareChoice()
+data = click.option("--data", type=MODEL, required=True, help="An .npz file with x_train, y_train, x_test, y_test.")
+scale = click.option("--scale", type=float, default=1.0, show_default=True, help="Inputs are divided by this.")
+chips = click.option("--chips", type=click.IntRange(1), default=20, show_default=True, help="Chips to measure on.")
+seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
+report = click.option("--json", "report", type=NEW_FILE, help="Also write the figures to this file.")
+
+
+@contextmanager
+def file_of(hardware: Path | str | None) -> Iterator[Path | None]:
+    """The file that describes the hardware; for a name of the catalogue one that is gone afterwards."""
+    if not isinstance(hardware, str):
+        yield hardware
+        return
+    from axtrain import catalogue
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "hardware.json"
+        catalogue.get(hardware).to_json(path)
+        yield path
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Silences what TensorFlow's C++ says while it is imported; if the import fails, shows it after all."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a command that says nothing of it sends nothing
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+            import logging
+
+            import keras
+            import mlflow  # noqa: F401 - it sets its own log level when imported
+
+            keras.ops.zeros(())  # the first tensor makes TensorFlow look for devices, and talk about them
+
+            for name in ("alembic", "mlflow"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Bad input ends with its message, not with a traceback; Ctrl-C with a word about what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Files are whole or absent; what was kept in a folder is taken up again.", err=True)
+        raise SystemExit(130) from None
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise click.ClickException(str(error)) from error

@@ -28,6 +28,7 @@ _PUBLIC = {
     "EnergyModel": "axtrain.energy_model:EnergyModel",
     "emulation": "axtrain.emulation",
     "layers": "axtrain.layers",
+    "interop": "axtrain.interop",
     "convert": "axtrain.conversion:convert",
     "strip": "axtrain.conversion:strip",
     "set_fidelity": "axtrain.controls:set_fidelity",

@@ -1,4 +1,4 @@
-"""Keras callbacks: schedules for the noise and for a penalty, and MLflow."""
+"""Keras callbacks: schedules for the noise and for a penalty, zeros that stay, and MLflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 from axtrain.controls import hardware_layers, set_noise_strength
 from axtrain.training.tracking import MLflow
 
-__all__ = ["MLflow", "NoiseSchedule", "PenaltySchedule"]
+__all__ = ["KeepZeros", "MLflow", "NoiseSchedule", "PenaltySchedule"]
 
 
 class NoiseSchedule(keras.callbacks.Callback):
@@ -83,6 +83,23 @@ class PenaltySchedule(keras.callbacks.Callback):
     def on_train_end(self, logs=None) -> None:
         """The penalty's own again."""
         self.model.penalty_strength.assign(self.model.penalty.strength)
+
+
+class KeepZeros(keras.callbacks.Callback):
+    """Weights of kernels that are 0 when training begins stay 0: pruned models stay pruned.
+
+    They are set back after every step, whatever the optimizer's momentum did to them.
+    """
+
+    def on_train_begin(self, logs=None) -> None:
+        """Remembers where the zeros are."""
+        kernels = (variable for variable in self.model.trainable_variables if len(variable.shape) >= 2)
+        self._kept = [(kernel, keras.ops.cast(keras.ops.not_equal(kernel, 0), kernel.dtype)) for kernel in kernels]
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        """Puts them back."""
+        for kernel, kept in self._kept:
+            kernel.assign(kernel * kept)
 
 
 def _of_epochs(schedule: Callable[[int], float] | int) -> Callable[[int], float]:

@@ -68,8 +68,7 @@ def sweep_file(
 ) -> str:
     """Sweeps a saved model, writes figures, table and picture, and returns what to say."""
     network, x, y = _for_test(model, data, hardware, scale)
-    points = {"voltages": voltages, "rates": rates}
-    result = sweep(network, x, y, chips=chips, seed=seed, folder=out / "kept", **points)
+    result = sweep(network, x, y, voltages=voltages, rates=rates, chips=chips, seed=seed, folder=out / "kept")
     write_whole(out / "sweep.json", json.dumps(result.to_dict(), indent=1).encode())
     result.to_csv(out / "sweep.csv")
     save_figure(result.plot(accuracy), out / "sweep.png")

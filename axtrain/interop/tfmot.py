@@ -73,7 +73,7 @@ def prune(
     for name in chosen:
         kernel = _kernel(found.get_layer(name))
         zeros = 1 - np.count_nonzero(kernel) / kernel.size
-        if zeros < sparsity - max(1, np.prod(block_size)) / kernel.size:
+        if zeros < sparsity - int(np.prod(block_size)) / kernel.size:
             raise ValueError(
                 f"Pruning left too many weights; give more epochs, or blocks that fit the kernel. Received: "
                 f"{zeros:.3f} of {name!r} are 0, wanted {sparsity:g}"

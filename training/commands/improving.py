@@ -70,4 +70,4 @@ def search(model: Path, candidates: tuple[Path | str, ...], **given) -> None:
         from axtrain.training import jobs
     with told(), ExitStack() as stack:
         paths = [stack.enter_context(file_of(candidate)) for candidate in candidates]
-        click.echo(jobs.search_file(model, paths, **given))
+        click.echo(jobs.search_file(model, [path for path in paths if path is not None], **given))

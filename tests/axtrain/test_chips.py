@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import axtrain as ax
+from axtrain.controls import hardware_layers
 
 
 def network(memory, units=40):
@@ -96,6 +97,22 @@ def test_no_noise_strength_is_no_memory():
     np.testing.assert_array_equal(model.predict(x, verbose=0), clean.predict(x, verbose=0))
     ax.set_noise_strength(model, 1.0)
     np.testing.assert_array_equal(model.predict(x, verbose=0), noisy)
+
+
+def test_noise_strength_of_single_layers():
+    """Of one layer alone: the same as hardware with that layer's memory alone."""
+    model, x = network(ax.memories.BitErrors(rate=0.1, fault="persistent"))
+    ax.set_chip(model, 3)
+    whole = model.predict(x, verbose=0)
+    ax.set_noise_strength(model, 0.0, layers=["[!a]*"])
+    of_a = model.predict(x, verbose=0)
+    strengths = {layer.name: float(layer.hardware_state.noise_strength) for layer in hardware_layers(model)}
+    assert strengths == {name: float(name == "a") for name in strengths} and len(strengths) > 1
+    ax.set_noise_strength(model, 0.0, layers=["a"])
+    clean = model.predict(x, verbose=0)
+    assert not np.array_equal(of_a, whole) and not np.array_equal(of_a, clean)
+    with pytest.raises(ValueError, match="names no hardware layer.*'zz'"):
+        ax.set_noise_strength(model, 0.0, layers=["zz"])
 
 
 def test_the_streams_go_on_after_loading(tmp_path):

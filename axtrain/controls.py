@@ -5,14 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import keras
 
 from axtrain.constraints import WeightRange
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import FIDELITIES, STATISTICAL
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, named
 
 # Of the calibrated fidelity, with their defaults.
 _OPTIONS = {"rank": None, "residual": "auto"}
@@ -103,8 +102,7 @@ def set_chip(model: keras.Model, chip: int, *, training: bool = False) -> None:
 def set_noise_strength(model: keras.Model, strength: float, layers: Sequence[str] | None = None) -> None:
     """Multiplies every fault rate by `strength`, from 0 (clean memory) to 1 (as described).
 
-    A variable on each layer: compiled functions stay valid. Layers of few weights, such as the first convolution,
-    decide how far one chip differs from the next; training them at a higher rate than the others evens chips out.
+    A variable on each layer: compiled functions stay valid.
 
     Args:
         model: a model with hardware layers.
@@ -116,15 +114,9 @@ def set_noise_strength(model: keras.Model, strength: float, layers: Sequence[str
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"`strength` must lie in [0, 1]. Received: strength={strength!r}")
-    known = _required(model)
-    for pattern in layers or ():
-        if not any(fnmatchcase(layer.name, pattern) for layer in known):
-            names = ", ".join(layer.name for layer in known)
-            raise ValueError(f"`layers` names no hardware layer. Known: {names}. Received: {pattern!r}")
-    for layer in known:
-        if layers is None or any(fnmatchcase(layer.name, pattern) for pattern in layers):
-            for product in layer.products:
-                product.state.noise_strength.assign(strength)
+    for layer in named(_required(model), layers):
+        for product in layer.products:
+            product.state.noise_strength.assign(strength)
 
 
 def limit_weights(model: keras.Model, limit: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import keras
@@ -29,6 +30,26 @@ def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
         if id(layer) not in seen:
             seen.add(id(layer))
             yield layer
+
+
+def named(layers: Iterable[keras.Layer], patterns: Sequence[str] | None) -> list[keras.Layer]:
+    """Those of the layers whose names match.
+
+    Args:
+        layers: to choose from.
+        patterns: names or patterns, such as `"block3_*"`; `None` takes all.
+
+    Raises:
+        ValueError: a pattern that names none of them.
+    """
+    known = list(layers)
+    if patterns is None:
+        return known
+    for pattern in patterns:
+        if not any(fnmatchcase(layer.name, pattern) for layer in known):
+            names = ", ".join(layer.name for layer in known)
+            raise ValueError(f"`layers` names no layer of these: {names}. Received: {pattern!r}")
+    return [layer for layer in known if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
 
 
 def _layers(model) -> Iterator[keras.Layer]:

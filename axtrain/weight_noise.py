@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ from keras import ops
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import HardwareProduct
 from axtrain.layers.state import HardwareState
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, named
 from axtrain.quantisers import quantise_weights
 
 WEIGHTINGS = ("hardware", "constant", "proportional")
@@ -83,11 +82,7 @@ def noisy_weights(
     """
     if weighting not in (None, *WEIGHTINGS):
         raise ValueError(f"`weighting` must be None or one of {WEIGHTINGS}. Received: weighting={weighting!r}")
-    chosen = [layer for layer in all_layers(model) if layers is None or _matches(layer.name, layers)]
-    for pattern in layers or ():
-        if not any(fnmatchcase(layer.name, pattern) for layer in chosen):
-            names = ", ".join(layer.name for layer in all_layers(model))
-            raise ValueError(f"`layers` names no layer of the model. Its layers: {names}. Received: {pattern!r}")
+    chosen = named(all_layers(model), layers)
     if weighting in (None, "hardware"):
         found = [noisy for layer in chosen for noisy in _of_hardware(layer)]
         if found or weighting == "hardware":
@@ -159,10 +154,6 @@ def _of_hardware(layer) -> list[NoisyWeight]:
         if table.any():
             found.append(NoisyWeight(layer.name, product.weights, product, table, product.order()))
     return found
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _some(found: list[NoisyWeight], wanted: str) -> list[NoisyWeight]:

@@ -16,7 +16,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 from study_report import report
 from study_tasks import TASKS, load
+from study_training import commit, keep_averages
 
 import axtrain as ax
 from axtrain.files import whole_file, write_whole
@@ -138,20 +138,13 @@ class Study:
             if cell.trained_for != "none":
                 model = ax.convert(model, self.hardware(cell.hardware), x[:512])
                 ax.set_fidelity(model, "float" if cell.method == "active" else "exact")
-                self._keep_averages(model, cell)
+                if cell.method != "active" and self.hardware(cell.hardware).has_faults:
+                    keep_averages(model)
             if cell.method in ("active", "both"):
                 model = self._searching(model, cell.setting)
             self._fit(model, cell.setting, 1 if self.smoke else self.task.epochs[1], 1000 + cell.seed)
             save(ax.strip(model), path)
         return ax.convert(ax.load_model(path), self.hardware(cell.hardware), x[:512])
-
-    def _keep_averages(self, model: keras.Model, cell: Cell) -> None:
-        """With faults, batch normalisation uses its moving averages, as `bit_errors.py` says why."""
-        if cell.method == "active" or not self.hardware(cell.hardware).has_faults:
-            return
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
 
     def _searching(self, model: keras.Model, setting: Setting) -> keras.Model:
         """With a penalty that has the setting's share of the loss at the start."""
@@ -207,12 +200,6 @@ def save(model: keras.Model, path: Path) -> None:
     """A file whole or not at all."""
     with whole_file(path) as temporary:
         model.save(temporary)
-
-
-def commit() -> str:
-    """Of the code that runs."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def rows_of(name: str, arguments: argparse.Namespace) -> list[dict]:

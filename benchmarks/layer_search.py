@@ -25,6 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from resnet8 import resnet8
+from study_training import shifted_and_mirrored
 from timing import machine
 
 import axtrain as ax
@@ -50,17 +51,14 @@ def candidates(data: Path) -> list[ax.Hardware]:
 
 def fitted(model: keras.Model, x, y, epochs: int, rate: float, seed: int) -> None:
     """Adam with cosine decay on mirrored and shifted images."""
-
-    def varied(images, labels):
-        shifted = tf.image.random_crop(tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]]), tf.shape(images))
-        return tf.image.random_flip_left_right(shifted), labels
-
     keras.utils.set_random_seed(seed)
     images = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed).batch(64, drop_remainder=True)
     steps = epochs * (len(x) // 64)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
     model.compile(optimizer, "sparse_categorical_crossentropy")
-    model.fit(images.map(varied, num_parallel_calls=2).prefetch(4), epochs=epochs, shuffle=False, verbose=0)
+    model.fit(
+        images.map(shifted_and_mirrored, num_parallel_calls=2).prefetch(4), epochs=epochs, shuffle=False, verbose=0
+    )
 
 
 def main() -> None:

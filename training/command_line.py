@@ -85,7 +85,7 @@ def main() -> None:
 def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
     """The whole job on scikit-learn's digits: train, break, make resilient, measure, export.
 
-    Takes about a minute. Writes the export, a plot and the hardware description to --out, and logs the run
+    Takes about half a minute. Writes the export, a plot and the hardware description to --out, and logs the run
     to MLflow's default store.
     """
     with quiet_start():

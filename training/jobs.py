@@ -46,10 +46,9 @@ def on_hardware(model: Path, hardware: Path | None, data: Path | None, scale: fl
     network = load_model(model)
     if hardware is None:
         return network
-    if data is None:
-        return convert(network, Hardware.from_json(hardware))
-    x, _ = load_split(data, "train", scale)
-    check_samples(network, x, data)
+    x = None if data is None else load_split(data, "train", scale)[0]
+    if x is not None and data is not None:
+        check_samples(network, x, data)
     return _on_hardware(network, hardware, x)
 
 
@@ -97,8 +96,7 @@ def search_file(
     x, y = load_split(data, "train", scale)
     check_samples(network, x, data)
     check_labels(network, y, data)
-    cut = len(x) - max(1, len(x) // 5)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not gives_probabilities(network, x[:32]))
+    cut, loss = len(x) - max(1, len(x) // 5), _cross_entropy(network, x)
 
     def fitted(converted: keras.Model) -> None:
         converted.compile(keras.optimizers.Adam(), loss)
@@ -121,12 +119,12 @@ def export_file(
     model: Path, folder: Path, *, overwrite: bool, data: Path | None, chips: int, seed: int, scale: float
 ) -> Export:
     """Exports a saved model, with what it measures if there are data."""
-    measured = None
     check_target(folder, overwrite)  # before the measurement
-    if data is not None:
-        network, x, y = _for_test(model, data, None, scale)
-        measured = evaluate(network, x, y, chips=chips, seed=seed)
-    return export(load_model(model), folder, accuracy=measured, overwrite=overwrite)
+    if data is None:
+        return export(load_model(model), folder, overwrite=overwrite)
+    network, x, y = _for_test(model, data, None, scale)
+    measured = evaluate(network, x, y, chips=chips, seed=seed)
+    return export(network, folder, accuracy=measured, overwrite=overwrite)
 
 
 def verify_export(folder: Path, data: Path | None, scale: float) -> str:
@@ -180,8 +178,7 @@ def train_file(
         network = _on_hardware(network, hardware, x)
     elif not any(True for _ in hardware_layers(network)):
         raise ValueError(f"{model} runs on no hardware yet; give --hardware FILE.json")
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not gives_probabilities(network, x[:32]))
-    network.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
+    network.compile(keras.optimizers.Adam(learning_rate), _cross_entropy(network, x), metrics=["accuracy"])
     callbacks = [NoiseSchedule(anneal)] if anneal else []
     callbacks += [MLflow()] if track else []
     run: AbstractContextManager = nullcontext()
@@ -206,4 +203,10 @@ def _for_test(model: Path, data: Path, hardware: Path | None, scale: float):
 
 
 def _on_hardware(network, hardware: Path, x_train):
-    return convert(network, Hardware.from_json(hardware), calibration=x_train[:512])
+    calibration = None if x_train is None else x_train[:512]
+    return convert(network, Hardware.from_json(hardware), calibration=calibration)
+
+
+def _cross_entropy(network, x) -> keras.losses.Loss:
+    """Of probabilities or logits, as the model gives them."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=not gives_probabilities(network, x[:32]))

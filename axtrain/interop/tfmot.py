@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from axtrain.conversion import cloned
 from axtrain.interop.keras2 import copy_weights, to_keras2
+from axtrain.model_walk import named
 
 
 def prune(
@@ -66,8 +66,8 @@ def prune(
 
     chosen = _chosen(model, layers)
     trained = _trained(
-        model, wrapped, chosen, x, y, epochs, batch_size, optimizer, learning_rate, loss, verbose,
-        [tfmot.sparsity.keras.UpdatePruningStep()],
+        model, wrapped, chosen, loss, optimizer, learning_rate, x=x, y=y, epochs=epochs, batch_size=batch_size,
+        verbose=verbose, callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
     )  # fmt: skip
     found = _returned(model, tfmot.sparsity.keras.strip_pruning(trained))
     for name in chosen:
@@ -130,7 +130,8 @@ def cluster(
 
     chosen = _chosen(model, layers)
     trained = _trained(
-        model, wrapped, chosen, x, y, epochs, batch_size, optimizer, learning_rate, loss, verbose, []
+        model, wrapped, chosen, loss, optimizer, learning_rate, x=x, y=y, epochs=epochs, batch_size=batch_size,
+        verbose=verbose,
     )  # fmt: skip
     found = _returned(model, tfmot.clustering.keras.strip_clustering(trained))
     for name in chosen:
@@ -156,32 +157,20 @@ def _tfmot() -> ModuleType:
     return tfmot
 
 
-_KINDS = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv2DTranspose,
-)
+_KINDS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose)
 
 
 def _chosen(model: keras.Model, patterns: Sequence[str] | None) -> list[str]:
     """Names of the layers whose kernels are worked on."""
     if any(isinstance(layer, keras.Model) for layer in model.layers):
         raise ValueError(f"Models inside models cannot be pruned or clustered. Received: {model.name!r}")
-    able = [layer.name for layer in model.layers if isinstance(layer, _KINDS)]
-    if patterns is None:
-        found = able
-    else:
-        found = [name for name in able if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    found = named((layer for layer in model.layers if isinstance(layer, _KINDS)), patterns)
     if not found:
-        raise ValueError(f"No layer to work on. Known: {', '.join(able) or 'none'}. Received: layers={patterns!r}")
-    return found
+        raise ValueError(f"This model has no dense layer and no convolution to work on. Received: {model.name!r}")
+    return [layer.name for layer in found]
 
 
-def _trained(
-    model: keras.Model, wrapped: Callable, chosen, x, y, epochs, batch_size, optimizer, learning_rate, loss, verbose,
-    callbacks: list,
-) -> Any:  # fmt: skip
+def _trained(model, wrapped: Callable, chosen, loss, optimizer: str, learning_rate: float, **fit_options) -> Any:
     """The Keras 2 model with the chosen layers wrapped, after training."""
     import tf_keras
 
@@ -193,7 +182,7 @@ def _trained(
     chosen_optimizer = tf_keras.optimizers.get(optimizer)
     chosen_optimizer.learning_rate = learning_rate
     translated.compile(chosen_optimizer, loss)
-    translated.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=verbose, callbacks=callbacks)
+    translated.fit(**fit_options)
     return translated
 
 

@@ -57,7 +57,12 @@ def nested():
     return keras.Model(inputs, layers.Dense(1)(inner(inputs)))
 
 
-@pytest.mark.parametrize("made", [convolutional, branched, recurrent, attentive, nested])
+def embedded():
+    inputs = keras.Input((5,), dtype="int32")
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Embedding(2, 3)(inputs))))
+
+
+@pytest.mark.parametrize("made", [convolutional, branched, recurrent, attentive, nested, embedded])
 def test_keras_2_computes_the_same(made):
     keras.utils.set_random_seed(1)
     model = made()
@@ -66,6 +71,7 @@ def test_keras_2_computes_the_same(made):
     translated = to_keras2(model)
     assert type(translated).__module__.startswith("tf_keras")
     x = np.random.default_rng(1).normal(size=(7, *model.input_shape[1:])).astype("float32")
+    x = (x > 0).astype("int32") if made is embedded else x
     pairs = zip(keras.tree.flatten(model(x)), keras.tree.flatten(translated(x)), strict=True)
     for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-6 * float(np.abs(ours).max()))
@@ -162,8 +168,9 @@ def test_bad_arguments(digits):
     model, x, y = digits
     for mistake, said in (
         (lambda: ax.interop.tfmot.prune(model, x, y, sparsity=1.0), "sparsity=1.0"),
-        (lambda: ax.interop.tfmot.prune(model, x, y, layers=["z"]), "No layer to work on"),
+        (lambda: ax.interop.tfmot.prune(model, x, y, layers=["z"]), "names no layer"),
         (lambda: ax.interop.tfmot.cluster(model, x, y, clusters=1), "clusters=1"),
+        (lambda: ax.interop.tfmot.prune(recurrent(), x, y, loss="mse"), "no dense layer"),
         (lambda: ax.interop.tfmot.prune(nested(), x, y, loss="mse"), "Models inside models"),
         (lambda: ax.interop.tfmot.prune(convolutional(), x, y), "loss="),
     ):

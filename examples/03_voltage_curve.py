@@ -13,8 +13,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from digits import trained_network
 
 import axtrain as ax
 from axtrain.noise_models.curve_fitting import CurveFit
@@ -29,19 +28,6 @@ def simulate(path: Path, cells: int = 1 << 20) -> None:
         writer.writerow(["voltage", "failures", "cells"])
         for voltage in np.linspace(0.44, 0.71, 10).round(3).tolist():
             writer.writerow([voltage, int((minimum_v > voltage).sum()), cells])
-
-
-def trained_network(epochs: int) -> tuple[keras.Model, tuple[np.ndarray, ...]]:
-    """A dense network for scikit-learn's digits, and its data."""
-    x, y = load_digits(return_X_y=True)
-    data = train_test_split(x.astype("float32") / 16, y, stratify=y, random_state=0)
-    layers = keras.layers
-    network = keras.Sequential(
-        [keras.Input((64,)), layers.Dense(64, "relu"), layers.Dense(64, "relu"), layers.Dense(10, "softmax")]
-    )
-    network.compile("adam", "sparse_categorical_crossentropy")
-    network.fit(data[0], data[2], epochs=epochs, verbose=0)
-    return network, tuple(data)
 
 
 def three_voltages(fit: CurveFit) -> list[float]:
@@ -78,7 +64,7 @@ def main() -> None:
     fit.plot().savefig(picture, dpi=150)
 
     # 2. The curve to a network: every chip of `evaluate` has its own faulty cells at the fitted rate.
-    network, (x_train, x_test, _, y_test) = trained_network(10 if arguments.smoke else 40)
+    network, (x_train, _, x_test, y_test) = trained_network(3 if arguments.smoke else 20)
     print(f"\nfloat network: accuracy {ax.evaluate(network, x_test, y_test).mean:.4f}")
     for voltage in three_voltages(fit):
         memory = ax.memories.NearThresholdSRAM(voltage=voltage, curve=fit.curve)

@@ -11,38 +11,11 @@ import tempfile
 from pathlib import Path
 
 import keras
-import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from digits import trained_network
 
 import axtrain as ax
 
 VOLTAGES = (0.46, 0.48, 0.5, 0.52, 0.54, 0.56, 0.6, 0.7)
-
-
-def digits() -> tuple[np.ndarray, ...]:
-    """Images of 8 by 8 pixels and their labels, for training and for testing."""
-    x, y = load_digits(return_X_y=True)
-    images = (x.astype("float32") / 16).reshape(-1, 8, 8, 1)
-    x_train, x_test, y_train, y_test = train_test_split(images, y, stratify=y, random_state=0)
-    return x_train, y_train, x_test, y_test
-
-
-def small_network() -> keras.Model:
-    """Two convolutions and two dense layers."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layers.Conv2D(16, 3, padding="same", activation="relu", name="edges"),
-            layers.MaxPooling2D(name="halved"),
-            layers.Conv2D(16, 3, padding="same", activation="relu", name="strokes"),
-            layers.MaxPooling2D(name="quartered"),
-            layers.Flatten(name="flat"),
-            layers.Dense(64, activation="relu", name="hidden"),
-            layers.Dense(10, activation="softmax", name="digit"),
-        ]
-    )
 
 
 def main() -> None:
@@ -57,10 +30,7 @@ def main() -> None:
     voltages, chips = (VOLTAGES[::3], 3) if arguments.smoke else (VOLTAGES, 20)
 
     # 1. A conventional network, in float.
-    x_train, y_train, x_test, y_test = digits()
-    network = small_network()
-    network.compile("adam", "sparse_categorical_crossentropy")
-    network.fit(x_train, y_train, batch_size=64, epochs=3 if arguments.smoke else 20, verbose=0)
+    network, (x_train, y_train, x_test, y_test) = trained_network(3 if arguments.smoke else 20)
     clean = ax.evaluate(network, x_test, y_test).mean
     required = clean - 0.01
     print(f"float: accuracy {clean:.4f}; required on the memory: {required:.4f}, the mean over chips")

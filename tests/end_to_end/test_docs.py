@@ -1,0 +1,72 @@
+"""The documentation: every block of code in it runs as it stands, and the site builds without a warning."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+PAGES = sorted(page for page in DOCS.rglob("*.md") if BLOCK.search(page.read_text()))
+EXECUTED = ("python", "sh")
+
+# Each page is a session: its Python blocks share their names, its shell blocks see the files made so far.
+RUNNER = """
+import json, subprocess, sys
+import matplotlib
+matplotlib.use("Agg")
+session = {"__name__": "__main__"}
+for number, (language, code) in enumerate(json.loads(sys.stdin.read())):
+    if language == "python":
+        exec(compile(code, f"block {number}", "exec"), session)
+    else:
+        subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True)
+"""
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_code_of_a_page(page, tmp_path):
+    import json
+
+    run = [block for block in blocks(page) if block[0] in EXECUTED]
+    assert {language for language, _ in blocks(page)} <= {*EXECUTED, "text"}
+    if not run:
+        pytest.skip("Nothing but text in this page's blocks")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(run), cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+    missing = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if str(page.relative_to(DOCS)) not in menu]
+    assert not missing
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
+        pytest.skip("needs the extra `docs`: mkdocs-material and mkdocstrings")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "WARNING" not in done.stderr
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "<title>axtrain</title>" in page
+    loaded = re.findall(r'(?:src|href)="(https?://[^"]+)"', page)
+    assert not [address for address in loaded if "axtrain" not in address and "squidfunk" not in address]

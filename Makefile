@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy -p axtrain
 
 docs: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q --doctest-modules --pyargs axtrain
+	$(BIN)/python -m mkdocs build --strict
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -22,9 +21,11 @@ def main() -> None:
     """Trains the demo's network and draws what it shows."""
     HERE.mkdir(exist_ok=True)
     (x_train, y_train), (x_test, y_test) = demo.digits()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # MLflow writes where it is run
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # MLflow writes where it is run
         demo.run_demo(Path(folder))
         shutil.copy("chips.png", HERE / "chips.png")
+        os.chdir(HERE)
     ax.multipliers.get("drum4").plot().savefig(HERE / "drum4.png", dpi=120)
     keras.utils.set_random_seed(0)
     network = demo.digits_network()

@@ -122,7 +122,7 @@ def run_demo(
         _compile(noisy, keras.optimizers.schedules.CosineDecay(2e-3, steps))
         noise = NoiseSchedule(max(1, tuning // 3))
         track = MLflow(prefix="resilient.")
-        _fit(noisy, x_train, y_train, tuning, "3/5 train for the hardware", console, track, noise)
+        _fit(noisy, x_train, y_train, tuning, "3/5 train for the hardware", console, noise, track)
         console.print("4/5 measure the same chips again")
         after = evaluate(noisy, x_test, y_test, chips=chips, seed=seed)
 

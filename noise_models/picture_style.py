@@ -19,6 +19,7 @@ ORANGE = "#e69f00"
 VERMILLION = "#d55e00"
 PURPLE = "#cc79a7"
 SILVER = "#b8bec6"
+AMBER = "#8a5a00"  # orange that letters can have
 
 # What a colour means is the same in every picture.
 MEAN, WORST, BEFORE, AFTER, ENERGY, NOISE = BLUE, VERMILLION, SILVER, BLUE, GREEN, ORANGE

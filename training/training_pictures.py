@@ -82,7 +82,7 @@ def _curves(numbers: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
 
 
 def _noise(axes: Any, at: np.ndarray, strength: np.ndarray) -> None:
-    second = style.second_axis(axes, "noise strength", "#8a5a00")  # the palette's orange is too light for letters
+    second = style.second_axis(axes, "noise strength", style.AMBER)
     edges = np.append(at, at[-1] + 1) - 0.5
     second.stairs(strength, edges, fill=True, color=style.NOISE, alpha=0.25, label="noise strength")
     second.set_ylim(0, max(1.0, 1.05 * strength.max()))

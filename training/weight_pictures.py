@@ -122,7 +122,8 @@ def _kernels_before(model: keras.Model, layer: ApproximateLayer, products: list[
     if isinstance(found, ApproximateLayer):
         kernels = [product.kernel for product in found.products if product.kernel is not None]
     else:  # a layer of several kernels keeps them in ways of its own
-        kernels = [found.kernel] if len(products) == 1 and hasattr(found, "kernel") else []
+        kernel = getattr(found, "kernel", None)
+        kernels = [kernel] if len(products) == 1 and kernel is not None else []
     shapes = [tuple(kernel.shape) for kernel in kernels]
     if shapes != [tuple(product.kernel.shape) for product in products]:
         raise ValueError(

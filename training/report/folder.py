@@ -110,7 +110,9 @@ def _take_export(run: Run, path: Path, name: str) -> None:
         run.exports[folder] = f"all {len(content['files'])} files are as they were exported (sha256)"
     except (ValueError, OSError) as error:
         run.exports[folder] = str(error)
-    run.versions |= {key: str(content[key]) for key in ("axtrain", "keras") if key in content}
+    for key in ("axtrain", "keras"):
+        if key in content:
+            run.versions.setdefault(key, str(content[key]))
     if isinstance(content.get("accuracy"), dict) and "accuracies" in content["accuracy"]:
         run.evaluations[folder] = Evaluation.from_dict(content["accuracy"])
     if (path.parent / "model.keras").is_file():

@@ -25,13 +25,19 @@ def clean_of(run: Run) -> float | None:
 
 def on_hardware(run: Run) -> dict[str, Evaluation]:
     """The evaluations over chips, that of the run's result last."""
-    found = {name: one for name, one in run.evaluations.items() if name not in _FLOAT}
-    same: dict[tuple[float, ...], str] = {}
-    for name, one in found.items():  # an export states what another file has as well
-        same.setdefault(tuple(one.accuracies), name)
-    kept = {name: found[name] for name in found if name in same.values()}
-    order = sorted(kept, key=lambda name: name.rpartition("/")[2] in _LAST)
-    return {name: kept[name] for name in order}
+    same: dict[tuple[float, ...], list[str]] = {}
+    for name, one in run.evaluations.items():
+        if name not in _FLOAT:
+            same.setdefault(tuple(one.accuracies), []).append(name)
+    kept = {}
+    for names in same.values():  # an export states what another file has as well
+        chosen = next((name for name in names if _ends(name)), names[0])
+        kept[chosen] = max((run.evaluations[name] for name in names), key=lambda one: one.samples)
+    return {name: kept[name] for name in sorted(kept, key=_ends)}
+
+
+def _ends(name: str) -> bool:
+    return name.rpartition("/")[2] in _LAST
 
 
 def headlines(run: Run, energy: Any = None) -> list[Headline]:

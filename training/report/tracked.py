@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
@@ -111,7 +111,9 @@ def _take_artifacts(run: Run, client: Any, found: Any, folder: Path, prefix: str
             if number == _MOST:
                 run.notes.append(f"more than {_MOST} artifacts: only these were looked at")
                 break
-            client.download_artifacts(found.info.run_id, path, str(folder))
+            target = folder / PurePosixPath(path).parent  # MLflow gives a file its last name alone
+            target.mkdir(parents=True, exist_ok=True)
+            client.download_artifacts(found.info.run_id, path, str(target))
     except Exception as error:  # a store may raise what its client raises; the page is made of what is there
         run.notes.append(f"artifacts of {found.info.run_id} could not be read: {error}")
     take_folder(run, folder, prefix)

@@ -52,7 +52,7 @@ def weights_figure(
     if before is not None:
         held = {"before": _counts(products, _kernels_before(before, chosen, products)), **held}
     figure, (axes,) = style.panels(width, 4.4)
-    second = style.second_axis(axes, "expected squared error [squared weight steps]", style.VERMILLION)
+    second = style.second_axis(axes, "squared error [squared weight steps]", style.VERMILLION)
     look = {"color": style.VERMILLION, "alpha": 0.22, "linewidth": 0}
     second.fill_between(codes, error, step="mid", **look, label=f"error of {chosen.hardware.circuit.name}")
     second.set_ylim(0, 1.05 * error.max() or 1)

@@ -57,6 +57,7 @@ _PUBLIC = {
     "AxTrainer": "axtrain.training.axtrainer:AxTrainer",
     "callbacks": "axtrain.training.callbacks",
     "tracking": "axtrain.training.tracking",
+    "plots": "axtrain.training.plots",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # resolved by __getattr__

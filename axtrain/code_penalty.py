@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from axtrain.noise_models import picture_style as style
 from axtrain.quantisers import quantise_weights
 
 if TYPE_CHECKING:
@@ -91,28 +92,36 @@ class CodePenalty(keras.regularizers.Regularizer):
         Raises:
             ValueError: as for a call.
         """
-        from matplotlib.figure import Figure  # only here: a model that is loaded needs no plots
-
         codes, errors = self.profile()
-        figure = Figure(figsize=(7.5, 4), layout="constrained")
-        axes = figure.subplots()
+        figure, (axes,) = style.panels(style.WIDTH, 4)
         if weights is not None:
-            weights = np.asarray(ops.convert_to_numpy(weights), np.float32)
-            held = quantise_weights(weights, self.bits, self._summed_axes(weights.ndim))
-            index = ops.convert_to_numpy(held.codes).astype(np.int64).ravel() - codes[0]
-            counts = np.bincount(index, minlength=len(codes))
-            second = axes.twinx()
-            second.bar(codes, counts, width=1.0, color="tab:grey", alpha=0.5, label=f"{weights.size} weights")
-            second.set_ylabel("weights of this code")
-            axes.set_zorder(second.get_zorder() + 1)  # the line over the bars
-            axes.patch.set_visible(False)
-        axes.plot(codes, errors, linewidth=1, label="expected squared error")
+            counts = self.counts(weights)
+            second = style.second_axis(axes, "weights of this code", style.MUTED)
+            second.bar(codes, counts, width=1.0, color=style.SILVER, label=f"{counts.sum()} weights")
+        axes.plot(codes, errors, linewidth=1.2, color=style.VERMILLION, label="expected squared error")
         axes.set_xlabel("weight code")
         axes.set_ylabel("expected squared error [squared weight steps]")
         axes.set_ylim(bottom=0)
-        figure.suptitle(self._title())
-        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+        style.title(figure, self._title())
+        style.legend_below(figure)
         return figure
+
+    def counts(self, weights: Any) -> np.ndarray:
+        """How many weights have each code of `profile`, quantised as the penalty does.
+
+        Args:
+            weights: an array or variable of real weights.
+
+        Returns:
+            int64, (weight codes,).
+
+        Raises:
+            ValueError: as for a call.
+        """
+        weights = np.asarray(ops.convert_to_numpy(weights), np.float32)
+        held = quantise_weights(weights, self.bits, self._summed_axes(weights.ndim))
+        limit = (1 << (self.bits - 1)) - 1
+        return np.bincount(ops.convert_to_numpy(held.codes).astype(np.int64).ravel() + limit, minlength=2 * limit + 1)
 
     def get_config(self):
         """Strength and axis; the others add their own."""

@@ -114,6 +114,16 @@ class EnergyEstimate:
         """Share of the reference's energy that is saved, 0 to 1 (negative if it costs more)."""
         return 1 - self.total_pj / self.reference_pj if self.reference_pj else 0.0
 
+    def plot(self, sensitivity: Any = None, *, width: float | None = None) -> Any:
+        """A matplotlib `Figure`: a bar for each layer, by part; with a `SensitivityMap` what each costs in loss.
+
+        Raises:
+            ValueError: a sensitivity of other layers.
+        """
+        from axtrain.energy_picture import energy_figure  # only here: an estimate needs no pictures
+
+        return energy_figure(self, sensitivity, width=width)
+
     def __str__(self) -> str:
         change = f"{100 * abs(self.saving):.1f} % {'less' if self.saving >= 0 else 'more'} than {self.against}"
         lines = [f"Energy per inference: {self.total_pj / 1e3:.4g} nJ, {change} ({self.reference_pj / 1e3:.4g} nJ)."]

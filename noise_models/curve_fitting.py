@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtr
 
+from . import picture_style as style
 from .curve_likelihood import Outcomes
 from .curves import ProbitCurve, TabulatedCurve
 from .readings import Readings
@@ -90,24 +91,28 @@ class CurveFit:
 
     def plot(self) -> Any:
         """A matplotlib `Figure`: rates with exact error bars (a triangle bounds one without failures), curve, band."""
-        from matplotlib.figure import Figure
-
         voltages, failures, cells = self.readings.pooled()
         low, high = _exact_bounds(failures, cells, self.confidence)
         seen, rates, percent = failures > 0, failures / cells, f"{100 * self.confidence:g} %"
         grid = np.unique(np.append(voltages, np.linspace(voltages[0], voltages[-1], 201)))
         drawn = [self.curve(voltage) for voltage in grid]
         floor = 0.2 * min(*drawn, *low[seen], *high[~seen])  # a logarithmic axis has no zero
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
-        axes.fill_between(grid, *np.maximum(self.band(grid), floor), alpha=0.25, label=f"{percent} band")
-        axes.plot(grid, drawn, label=f"{self.method} fit")
+        figure, (axes,) = style.panels(7.0, 4.5)
+        band = np.maximum(self.band(grid), floor)
+        axes.fill_between(grid, *band, alpha=0.25, color=style.BLUE, linewidth=0, label=f"{percent} band")
+        axes.plot(grid, drawn, color=style.BLUE, label=f"{self.method} fit")
         bars = np.array([rates - low, high - rates])[:, seen]
-        axes.errorbar(voltages[seen], rates[seen], bars, fmt="o", capsize=3, color="black", label="measured")
-        axes.plot(voltages[~seen], high[~seen], "kv", label="" if seen.all() else f"no failure: {percent} bound")
+        axes.errorbar(voltages[seen], rates[seen], bars, fmt="o", capsize=3, color=style.INK, label="measured")
+        axes.plot(
+            voltages[~seen],
+            high[~seen],
+            "v",
+            color=style.INK,
+            label="" if seen.all() else f"no failure: {percent} bound",
+        )
         axes.set(yscale="log", xlabel="supply voltage [V]", ylabel="bit error rate", title=self.readings.source)
         axes.set_ylim(bottom=floor)
-        axes.legend()
+        axes.legend(frameon=False)
         return figure
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import picture_style as style
 from .datapath import Datapath
 from .datapath_candidates import Candidate, Trace, fit_bits, fit_dropped, fit_residuals, flipped_bits
 
@@ -74,24 +75,21 @@ class DatapathFit:
         Returns:
             a `matplotlib.figure.Figure`; nothing is shown or kept open.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 3.8), layout="constrained")
-        quantiles, bits = figure.subplots(1, 2)
+        figure, (quantiles, bits) = style.panels(9.0, 3.8, 2)
         held, drawn = self._candidate.held, self._candidate.drawn
         if len(held):
             shares = (np.arange(min(len(held), 512)) + 0.5) / min(len(held), 512)
             of_model, of_trace = np.quantile(drawn, shares), np.quantile(held, shares)
-            quantiles.plot(of_model, of_trace, ".", label="quantiles")
+            quantiles.plot(of_model, of_trace, ".", color=style.BLUE, label="quantiles")
             ends = [min(of_model[0], of_trace[0]), max(of_model[-1], of_trace[-1])]
-            quantiles.plot(ends, ends, color="grey", linestyle="--", label="equal")
-            quantiles.legend()
+            quantiles.plot(ends, ends, color=style.MUTED, linestyle="--", label="equal")
+            quantiles.legend(frameon=False)
         else:
             quantiles.text(0.5, 0.5, "no wrong result", ha="center", va="center", transform=quantiles.transAxes)
         quantiles.set_title(f"residuals, {self.chosen}" + ("" if self.ks is None else f": distance {self.ks:.3f}"))
         quantiles.set_xlabel(f"drawn by the model [{self._candidate.unit}]")
         quantiles.set_ylabel(f"held-out trace [{self._candidate.unit}]")
-        bits.bar(np.arange(len(self.flip_rates)), self.flip_rates)
+        bits.bar(np.arange(len(self.flip_rates)), self.flip_rates, color=style.BLUE)
         if any(self.flip_rates):
             bits.set_yscale("log")
         bits.set_title("flipped bits")

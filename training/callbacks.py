@@ -15,7 +15,8 @@ __all__ = ["KeepZeros", "MLflow", "NoiseSchedule", "PenaltySchedule"]
 class NoiseSchedule(keras.callbacks.Callback):
     """Moves the strength of every fault rate during training, then sets it back to 1.
 
-    The strength is a variable on each layer, so compiled functions stay valid.
+    The strength is a variable on each layer, so compiled functions stay valid. Each epoch's is in the logs as
+    `noise_strength`, for the history and for the callbacks that come after this one.
 
     Args:
         schedule: function of the epoch (an int from 0) to a strength in [0, 1]; or a number of epochs over
@@ -44,7 +45,13 @@ class NoiseSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         """Sets this epoch's strength."""
-        set_noise_strength(self.model, float(self.schedule(epoch)))
+        self._strength = float(self.schedule(epoch))
+        set_noise_strength(self.model, self._strength)
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Logs it, as Keras's own schedules log the learning rate."""
+        if logs is not None:
+            logs["noise_strength"] = self._strength
 
     def on_train_end(self, logs=None) -> None:
         """Evaluation is at full strength again."""

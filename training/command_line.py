@@ -15,6 +15,8 @@ from axtrain.training.commands.improving import search, train
 from axtrain.training.commands.measuring import evaluate, summary, sweep
 from axtrain.training.commands.multipliers import multipliers
 from axtrain.training.commands.options import FOLDER, quiet_start, told
+from axtrain.training.commands.record import write_record
+from axtrain.training.commands.reporting import report
 
 
 def _configured(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -67,7 +69,7 @@ def main() -> None:
     Start with `axtrain demo`. Then `axtrain multipliers` to choose a circuit or `axtrain hardware` a whole
     machine, `axtrain train` to make your own model resilient, `axtrain evaluate` to measure it on many chips,
     `axtrain sweep` to find its lowest voltage, `axtrain search` to choose for every layer, `axtrain export` to
-    deploy it and `axtrain verify` to check what was deployed.
+    deploy it, `axtrain verify` to check what was deployed, and `axtrain report` to show what came out.
     """
 
 
@@ -92,7 +94,8 @@ def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
         from axtrain.training.demo import run_demo
     with told():
         run_demo(out, chips=chips, seed=seed, smoke=smoke)
+        write_record(out)
 
 
-for _command in (multipliers, hardware, summary, evaluate, sweep, train, search, export, verify):
+for _command in (multipliers, hardware, summary, evaluate, sweep, train, search, export, verify, report):
     main.add_command(_command)

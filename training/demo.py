@@ -23,6 +23,7 @@ from axtrain.training.callbacks import MLflow, NoiseSchedule
 from axtrain.training.evaluation import Evaluation, evaluate
 from axtrain.training.plots import chips_figure
 from axtrain.training.progress import FitProgress
+from axtrain.training.report.run import write_figures
 from axtrain.training.tracking import log_evaluation, log_model
 
 MULTIPLIER = "broken_array_5_9"
@@ -88,7 +89,7 @@ def run_demo(
     """Trains, measures, trains for the hardware, measures again, logs, exports, prints.
 
     Args:
-        folder: for the export, the plot and the hardware description; an earlier demo's is replaced.
+        folder: for the export, the plot, the figures and the hardware description; an earlier demo's is replaced.
         chips: how many chips to measure on.
         seed: of weights, shuffling, noise and chips.
         smoke: few epochs and chips, to see that everything runs.
@@ -110,8 +111,10 @@ def run_demo(
     with mlflow.start_run(run_name="demo") as run:
         network = digits_network()
         _compile(network, 2e-3)
-        _fit(network, x_train, y_train, epochs, "1/5 train conventionally", console, MLflow(prefix="conventional."))
-        clean = evaluate(network, x_test, y_test).mean
+        track = MLflow(prefix="conventional.")
+        conventional = _fit(network, x_train, y_train, epochs, "1/5 train conventionally", console, track)
+        in_float = evaluate(network, x_test, y_test)
+        clean = in_float.mean
 
         console.print("2/5 put it on the hardware and measure, bit-exactly")
         noisy = convert(network, hardware, calibration=x_train[:512])
@@ -122,7 +125,7 @@ def run_demo(
         _compile(noisy, keras.optimizers.schedules.CosineDecay(2e-3, steps))
         noise = NoiseSchedule(max(1, tuning // 3))
         track = MLflow(prefix="resilient.")
-        _fit(noisy, x_train, y_train, tuning, "3/5 train for the hardware", console, track, noise)
+        resilient = _fit(noisy, x_train, y_train, tuning, "3/5 train for the hardware", console, noise, track)
         console.print("4/5 measure the same chips again")
         after = evaluate(noisy, x_test, y_test, chips=chips, seed=seed)
 
@@ -139,6 +142,11 @@ def run_demo(
         with whole_file(folder / "chips.png") as path:
             figure.savefig(path, dpi=120)
         hardware.to_json(folder / "hardware.json")
+        write_figures(
+            folder / "figures.json",
+            evaluations={"clean": in_float, "before": before, "after": after},
+            trainings={"conventional": conventional, "resilient": resilient},
+        )
         mlflow.log_metrics({"clean": clean, "energy_saving": spent.saving})
         log_evaluation(before, "before")
         log_evaluation(after, "after")
@@ -156,9 +164,9 @@ def _compile(model: keras.Model, learning_rate) -> None:
     model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
 
 
-def _fit(model, x, y, epochs: int, description: str, console: Console, *callbacks) -> None:
+def _fit(model, x, y, epochs: int, description: str, console: Console, *callbacks) -> dict[str, list[float]]:
     with FitProgress(description, console) as shown:
-        model.fit(x, y, epochs=epochs, batch_size=BATCH, verbose=0, callbacks=[shown, *callbacks])
+        return model.fit(x, y, epochs=epochs, batch_size=BATCH, verbose=0, callbacks=[shown, *callbacks]).history
 
 
 def _print_result(result: DemoResult, assumptions, run_id: str, console: Console) -> None:
@@ -182,6 +190,7 @@ def _print_result(result: DemoResult, assumptions, run_id: str, console: Console
         ("resilient weights", str(result.folder / "export")),
         ("plot", str(result.folder / "chips.png")),
         ("hardware", str(result.folder / "hardware.json")),
+        ("all of it", f"axtrain report {result.folder}"),
     )
     for what, where in rows:
         console.print(f"  {what + ':':<18} {where}", soft_wrap=True, highlight=False)

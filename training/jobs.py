@@ -165,8 +165,8 @@ def train_file(
     seed: int,
     scale: float,
     track: bool,
-) -> None:
-    """Trains a saved model for hardware and saves it whole."""
+) -> dict[str, list[float]]:
+    """Trains a saved model for hardware and saves it whole; returns every epoch's figures."""
     if out.suffix != ".keras":
         raise ValueError(f"The trained model is written as .keras. Received: {out}")
     keras.utils.set_random_seed(seed)
@@ -187,9 +187,10 @@ def train_file(
 
         run = mlflow.start_run()
     with run, FitProgress("train for the hardware") as shown:
-        network.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[shown, *callbacks])
+        fitted = network.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[shown, *callbacks])
     with whole_file(out) as path:
         network.save(path)
+    return fitted.history
 
 
 def _for_test(model: Path, data: Path, hardware: Path | None, scale: float):

@@ -33,7 +33,7 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["multipliers", "drum4"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"], ["multipliers", "drum4"]])
 def test_light_commands_load_nothing_heavy(arguments, tmp_path):
     done = in_new_process(sys.executable, "-c", LIGHT, *arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -44,7 +44,7 @@ def test_module_help(tmp_path):
     done = in_new_process(sys.executable, "-m", "axtrain", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: axtrain [OPTIONS] COMMAND")
-    for command in ("demo", "multipliers", "evaluate", "train", "export"):
+    for command in ("demo", "multipliers", "evaluate", "train", "export", "report"):
         assert f"  {command} " in done.stdout
 
 

@@ -101,6 +101,29 @@ def test_a_search_writes_the_chosen_model(files):
     assert (files / "found" / "search.png").exists()
 
 
+def test_a_run_is_kept_and_shown(files):
+    """Every command leaves what `report` reads, and what it was asked."""
+    options = ("--epochs", 2, "--anneal", 2, "--json", "run/training.json")
+    fine("train", "noisy.keras", "run/after.keras", *DATA, *options)
+    fine("evaluate", "run/after.keras", *DATA, "--chips", 2, "--json", "run/after.json")
+    fine("sweep", "run/after.keras", *DATA, "--rates", "0.001,0.02", "--chips", 2, "--out", "run/swept")
+    kept = json.loads((files / "run" / "training.json").read_text())
+    assert kept["trainings"]["after"]["noise_strength"] == [0.5, 1.0]
+    assert len(kept["trainings"]["after"]["loss"]) == 2
+    asked = "axtrain train noisy.keras run/after.keras --data data.npz --epochs 2 --anneal 2 --scale 255.0"
+    assert kept["command"]["command"].endswith(f"{asked.removeprefix('axtrain ')} --json run/training.json")
+    asked = json.loads((files / "run" / "swept" / "command.json").read_text())
+    assert "sweep run/after.keras --data data.npz --rates 0.001,0.02 --out run/swept" in asked["command"]
+    assert asked["settings"]["seed"] == "0"  # also what was left as it is
+    assert asked["versions"]["axtrain"] == ax.__version__
+    fine("report", "run", "--out", "page.html")
+    page = (files / "page.html").read_text()
+    measured = json.loads((files / "run" / "after.json").read_text())
+    mean = 100 * measured["mean"]
+    for expected in (f"{mean:.2f}<small> %", "after: mean of 2 chips", "2.0e-02", "noisy.keras", "Sweep of the error"):
+        assert expected in page
+
+
 # export and verify
 
 

@@ -53,6 +53,8 @@ def test_it_ends_well_and_silently(smoke):
     assert {path.name for path in (folder / "axtrain_demo").iterdir()} == {
         "export",
         "chips.png",
+        "command.json",
+        "figures.json",
         "hardware.json",
     }
 

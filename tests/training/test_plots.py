@@ -91,8 +91,8 @@ def test_sweep_mean_worst_and_band():
 def test_sweep_axes_and_energy():
     figure = sweep_figure(swept(), title="Digits")
     axes, energy = figure.axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("supply voltage [V]", "test accuracy [%]")
-    assert energy.get_ylabel() == "energy per inference [nJ], modelled"
+    assert (axes.get_ylabel(), energy.get_xlabel()) == ("test accuracy [%]", "supply voltage [V]")
+    assert energy.get_ylabel() == "energy per\ninference [nJ]"
     np.testing.assert_allclose(energy.get_lines()[0].get_ydata(), [4, 3, 2])
     assert figure.get_suptitle() == "Digits"
     assert labels_of(figure) == ["one standard deviation of 3 chips", "mean over chips", "worst chip", "energy"]

@@ -9,6 +9,7 @@ import click
 
 from axtrain.training.commands import options
 from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, file_of, quiet_start, told
+from axtrain.training.commands.record import command_record, write_record
 
 
 @click.command(short_help="Train a saved model for hardware.")
@@ -27,7 +28,8 @@ from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, file_of, 
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of shuffling and noise.")
 @options.scale
 @click.option("--mlflow", "track", is_flag=True, help="Log the run to MLflow.")
-def train(model: Path, out: Path, hardware: Path | str | None, track: bool, **given) -> None:
+@options.report
+def train(model: Path, out: Path, hardware: Path | str | None, track: bool, report: Path | None, **given) -> None:
     """Train MODEL (.keras) for the hardware and write it to OUT (.keras).
 
     Labels are class numbers; the optimiser is Adam; the loss is the cross-entropy, of probabilities or logits
@@ -36,7 +38,11 @@ def train(model: Path, out: Path, hardware: Path | str | None, track: bool, **gi
     with quiet_start():
         from axtrain.training import jobs
     with told(), file_of(hardware) as path:
-        jobs.train_file(model, out, hardware=path, track=track, **given)
+        history = jobs.train_file(model, out, hardware=path, track=track, **given)
+        if report is not None:
+            from axtrain.training.report.run import write_figures
+
+            write_figures(report, trainings={out.stem: history}, command=command_record())
     click.echo(f"Wrote {out}")
 
 
@@ -70,4 +76,6 @@ def search(model: Path, candidates: tuple[Path | str, ...], **given) -> None:
         from axtrain.training import jobs
     with told(), ExitStack() as stack:
         paths = [stack.enter_context(file_of(candidate)) for candidate in candidates]
-        click.echo(jobs.search_file(model, [path for path in paths if path is not None], **given))
+        said = jobs.search_file(model, [path for path in paths if path is not None], **given)
+        write_record(given["out"])
+    click.echo(said)

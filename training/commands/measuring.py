@@ -8,6 +8,7 @@ import click
 
 from axtrain.training.commands import options
 from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, Numbers, file_of, quiet_start, told
+from axtrain.training.commands.record import write_record
 
 
 @click.command(short_help="How each layer plays its hardware, and the energy.")
@@ -57,4 +58,6 @@ def sweep(model: Path, hardware: Path | str | None, **given) -> None:
     with quiet_start():
         from axtrain.training import jobs
     with told(), file_of(hardware) as path:
-        click.echo(jobs.sweep_file(model, hardware=path, **given))
+        said = jobs.sweep_file(model, hardware=path, **given)
+        write_record(given["out"])
+    click.echo(said)

@@ -6,24 +6,27 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from axtrain.noise_models import picture_style as style
 
-def sensitivity_figure(found) -> Figure:
+
+def sensitivity_figure(found, *, width: float | None = None) -> Figure:
     """Predicted rise of the loss of each layer on each candidate, and beside it predicted over measured.
 
     Args:
         found: a `SensitivityMap`.
+        width: of the picture in inches; `None` takes what the candidates need.
 
     Returns:
         a matplotlib figure; nothing is shown or kept open.
     """
     rows, columns = found.predicted.shape
     measured = found.measured is not None
-    size = 3.5 + 0.45 * columns + (4.5 if measured else 0), max(4.5, 2.8 + 0.32 * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, 2 if measured else 1, squeeze=False, width_ratios=(3, 2) if measured else (1,))[0]
-    _heat_map(figure, panels[0], found)
+    natural = max(3.8 + 0.55 * columns + (4.5 if measured else 0), style.WIDTH)
+    height = max(4.5, 2.8 + 0.32 * rows)
+    figure, axes = style.panels(width or natural, height, 1 + measured, ratios=(3, 2) if measured else None)
+    _heat_map(figure, axes[0], found)
     if measured:
-        _agreement(panels[1], found)
+        _agreement(axes[1], found)
     return figure
 
 
@@ -31,21 +34,25 @@ def _heat_map(figure, axes, found) -> None:
     positive = found.predicted[found.predicted > 0]
     high = float(positive.max()) if len(positive) else 1.0
     low = max(float(positive.min()) if len(positive) else 0.1, 1e-5 * high)
-    shown = axes.imshow(
-        np.maximum(found.predicted, low), norm=LogNorm(low, max(high, low * 1.01)), cmap="viridis_r", aspect="auto"
-    )
-    axes.set_xticks(range(len(found.candidates)), found.candidates, rotation=90)
+    norm, held = LogNorm(low, max(high, low * 1.01)), np.maximum(found.predicted, low)
+    shown = axes.imshow(held, norm=norm, cmap="cividis_r", aspect="auto")
+    axes.grid(False)
+    axes.set_xticks(range(len(found.candidates)), found.candidates, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(found.layers)), found.layers)
     axes.set_title("one layer alone on each hardware")
-    figure.colorbar(shown, ax=axes, label=f"predicted rise of the mean loss\n({found.loss})")
+    figure.colorbar(shown, ax=axes, label=f"predicted rise of the mean loss\n({found.loss})").outline.set_visible(False)
+    if len(found.candidates) <= 8 and len(found.layers) <= 20:  # more would not be legible
+        for (row, column), value in np.ndenumerate(found.predicted):
+            colour = style.PAPER if norm(held[row, column]) > 0.35 else style.INK
+            axes.text(column, row, f"{value:.1g}", ha="center", va="center", color=colour, fontsize=8)
 
 
 def _agreement(axes, found) -> None:
     both = (found.predicted > 0) & (found.measured > 0)
     clear = found.measured > 2 * found.measured_error
     for chosen, colour, label in (
-        (both & ~clear, "lightgrey", "within 2 standard errors of 0"),
-        (both & clear, "tab:blue", "a layer on a candidate"),
+        (both & ~clear, style.SILVER, "within 2 standard errors of 0"),
+        (both & clear, style.BLUE, "a layer on a candidate"),
     ):
         if chosen.any():
             predicted, measured, error = (
@@ -55,13 +62,13 @@ def _agreement(axes, found) -> None:
             axes.errorbar(predicted, measured, error, fmt="o", markersize=4, linewidth=0.7, color=colour, label=label)
     if both.any():
         ends = [f(np.concatenate([found.predicted[both], found.measured[both]])) for f in (np.min, np.max)]
-        axes.plot(ends, ends, color="grey", linestyle="--", linewidth=0.8, label="equal")
+        axes.plot(ends, ends, color=style.MUTED, linestyle="--", linewidth=0.8, label="equal")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", frameon=False)
     agreed = found.correlation
     axes.set_title(
-        f"{agreed['cells']} clear cells: Spearman {agreed['spearman']:.2f}, of logs {agreed['pearson_log']:.2f}"
+        f"{agreed['cells']} clear cells:\nSpearman {agreed['spearman']:.2f}, logs {agreed['pearson_log']:.2f}"
     )
     axes.set_xlabel("predicted rise of the mean loss")
     axes.set_ylabel("measured rise, bit-exact")
@@ -96,17 +103,19 @@ _ENERGIES = {
 }
 
 
-def search_figure(found) -> Figure:
+def search_figure(found, *, width: float = style.WIDTH) -> Figure:
     """Accuracy over energy: dominated points faint, the front joined, reference, budget and chosen one marked.
+
+    The front is a staircase: at an energy between two points the cheaper one is the best that was found.
 
     Args:
         found: a `SearchResult`.
+        width: of the picture in inches.
 
     Returns:
         a matplotlib figure; nothing is shown or kept open.
     """
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = style.panels(width, 5)
     exact = found.exact.evaluation
     percent = exact.metric == "accuracy"
     scale = 100 if percent else 1
@@ -117,29 +126,31 @@ def search_figure(found) -> Figure:
 
     dominated = [point for point in found.confirmed if point.dominated]
     if dominated:
-        axes.plot(*place(dominated), "o", color="tab:blue", alpha=0.25, label="dominated")
+        axes.plot(*place(dominated), "o", color=style.SKY, alpha=0.45, markeredgewidth=0, label="dominated")
     if found.front:
-        axes.plot(*place(found.front), "o-", color="tab:blue", label="front, before training")
+        stairs = {"drawstyle": "steps-post", "color": style.BLUE}
+        axes.plot(*place(found.front), "o-", **stairs, label="front, before training")
     uniform = [point for point in found.confirmed if point.uniform]
     if uniform:
-        axes.plot(*place(uniform), "x", color="tab:orange", label="one candidate in all layers")
+        ring = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.3}
+        axes.plot(*place(uniform), "o", color=style.VERMILLION, **ring, label="one candidate in all layers")
     trained = [point for point in found.points if point.trained is not None]
     for point in trained:
         energy = point.energy_pj / 1e3
-        axes.plot([energy] * 2, [scale * point.evaluation.mean, scale * point.trained.mean], ":", color="tab:green")
+        axes.plot([energy] * 2, [scale * point.evaluation.mean, scale * point.trained.mean], ":", color=style.GREEN)
     if trained:
-        axes.plot(*place(trained, trained=True), "^", color="tab:green", label="after training for it")
-    axes.plot(*place([found.exact]), "s", color="black", label=f"exact: {scale * exact.mean:.4g}{' %' * percent}")
+        axes.plot(*place(trained, trained=True), "^", color=style.GREEN, label="after training for it")
+    axes.plot(*place([found.exact]), "s", color=style.INK, label=f"exact: {scale * exact.mean:.4g}{' %' * percent}")
     if found.budget is not None:
         bound = scale * (exact.mean - found.budget)
-        axes.axhline(bound, color="grey", linestyle="--", label=f"budget: {bound:.4g}{' %' * percent}")
+        axes.axhline(bound, color=style.MUTED, linestyle="--", label=f"budget: {bound:.4g}{' %' * percent}")
     if found.best is not None:
         at = found.best.energy_pj / 1e3, scale * found.best.accuracy
         words = f"chosen: {at[1]:.4g}{' %' * percent}, {at[0]:.4g} nJ, {100 * found.best.saving:.1f} % saved"
-        axes.plot(*at, "*", markersize=16, color="tab:red", zorder=5, label=words)
+        axes.plot(*at, "*", markersize=17, color=style.ORANGE, markeredgecolor=style.INK, zorder=5, label=words)
     axes.set_xlabel(_ENERGIES[found.objective])
     axes.set_ylabel("accuracy [%]" if percent else exact.metric)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    style.legend_below(figure)
     return figure
 
 

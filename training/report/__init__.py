@@ -1,0 +1,1 @@
+"""`axtrain report`: one self-contained HTML page of a run."""

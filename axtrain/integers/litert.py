@@ -135,7 +135,10 @@ class LiteRTWriter:
     def _signature(self) -> Any:
         signature = self.schema.SignatureDefT()
         signature.signatureKey = "serving_default"
-        for field, tensor, name in (("inputs", self.network.input, "input"), ("outputs", self.network.output, "output")):
+        for field, tensor, name in (
+            ("inputs", self.network.input, "input"),
+            ("outputs", self.network.output, "output"),
+        ):
             entry = self.schema.TensorMapT()
             entry.name, entry.tensorIndex = name, self.index[tensor]
             setattr(signature, field, [entry])

@@ -97,7 +97,7 @@ def multiplied(values, factor, shift) -> np.ndarray:
 def multiplied_once(values, factor, shift) -> np.ndarray:
     """int64 ``values * factor * 2^(shift - 31)`` with one rounding, half up, saturated at 32 bits.
 
-    What LiteRT's FULLY_CONNECTED does of ai-edge-litert does, where its convolutions keep the two roundings of `multiplied`.
+    What LiteRT's FULLY_CONNECTED does, where its convolutions keep the two roundings of `multiplied`.
 
     Args:
         values: int32 sums.

@@ -72,7 +72,7 @@ def accumulators(product: Product, codes: np.ndarray, zero_point: int) -> np.nda
     """
     depthwise = product.kind == "depthwise_conv2d"
     if product.table is not None:
-        return _looked_up(product, codes, zero_point)
+        return _looked_up(product, product.table, codes, zero_point)
     values = codes.astype(np.float64) - zero_point  # exact: a sum stays below 2^53
     weights = product.codes.astype(np.float64)
     if product.kind == "dense":
@@ -90,7 +90,7 @@ def accumulators(product: Product, codes: np.ndarray, zero_point: int) -> np.nda
     return np.concatenate(parts)
 
 
-def _looked_up(product: Product, codes: np.ndarray, zero_point: int) -> np.ndarray:
+def _looked_up(product: Product, table: np.ndarray, codes: np.ndarray, zero_point: int) -> np.ndarray:
     """The sums through the multiplier's table, by the engines that Keras layers use."""
     from keras import ops
 
@@ -100,13 +100,10 @@ def _looked_up(product: Product, codes: np.ndarray, zero_point: int) -> np.ndarr
     kinds = {"dense": "dense", "conv2d": "conv", "depthwise_conv2d": "depthwise"}
     weights = product.codes.astype(np.int32)
     # Fewer columns mean fewer factors, so faster sums: the code -128 is no weight's.
-    table = CodeTable(product.table, -128, -128).restricted(weights=(min(-127, int(weights.min())), 127))
-    channels = product.weight_scale.size
-    terms = weights.size // channels
-    engine = engine_for(table, operation=kinds[product.kind], terms=terms)
-    total, depthwise = weights.sum(axis=tuple(range(weights.ndim - 1))), product.kind == "depthwise_conv2d"
-    if depthwise:
-        total = weights.sum(axis=(0, 1)).reshape(-1)
+    products = CodeTable(table, -128, -128).restricted(weights=(min(-127, int(weights.min())), 127))
+    engine = engine_for(products, operation=kinds[product.kind], terms=weights.size // product.weight_scale.size)
+    depthwise = product.kind == "depthwise_conv2d"
+    total = weights.sum((0, 1)).reshape(-1) if depthwise else weights.reshape(-1, weights.shape[-1]).sum(0)
     padded = _padded(codes, product.padding, zero_point) if product.kind != "dense" else codes
     a, w = (ops.convert_to_tensor(array.astype(np.float32)) for array in (padded, weights))
     if product.kind == "dense":

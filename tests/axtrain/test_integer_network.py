@@ -302,7 +302,7 @@ def digits():
             L.Conv2D(16, 3, padding="same"),
             L.BatchNormalization(momentum=0.9),
             L.ReLU(),
-            L.GlobalAveragePooling2D(),
+            L.Flatten(),
             L.Dense(10, activation="softmax"),
         ]
     )
@@ -327,15 +327,13 @@ def test_digits_code_for_code_and_as_accurate(digits, tmp_path):
     assert abs(floating - integer) <= 0.026
 
 
-def test_digits_on_an_approximate_circuit_decide_as_the_keras_model(digits):
-    """The table makes the difference, not the integers: integers and Keras agree, exact and approximate do not."""
+def test_digits_on_an_approximate_circuit_are_those_of_the_keras_model(digits):
+    """Its table makes the outputs what they are: they are the Keras model's, and not the exact circuit's."""
     model, calibration, (x, _) = digits
-    hardware = ax.Hardware(multiplier=ax.multipliers.get("operand_truncated2"))
-    approximate = ax.convert(model, hardware, calibration)
-    network = ax.integer_network(approximate, calibration)
-    decisions = network.run(network.quantised(x)).argmax(-1)
-    keras_decisions = approximate.predict(x, verbose=0).argmax(-1)
-    exact = ax.integer_network(model, calibration)
-    exact_decisions = exact.run(exact.quantised(x)).argmax(-1)
-    assert (decisions == keras_decisions).mean() > 0.95
-    assert (decisions == exact_decisions).mean() < 0.95
+    approximate = ax.convert(model, ax.Hardware(multiplier=ax.multipliers.get("broken_array_4_8")), calibration)
+    network, exact = (ax.integer_network(kind, calibration) for kind in (approximate, model))
+    expected = approximate.predict(x, verbose=0)
+    own, other = (np.abs(kind.real(kind.run(kind.quantised(x))) - expected).mean() for kind in (network, exact))
+    print(own, other)
+    assert own < 0.01
+    assert other > 5 * own

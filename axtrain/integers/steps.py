@@ -9,36 +9,8 @@ from typing import Any
 
 import keras
 
+from axtrain.integers.counterparts import IDENTITIES, KINDS, check_layer, clamp_or_softmax, function_of
 from axtrain.model_walk import all_layers, is_graph
-
-# What an inference leaves as it is.
-IDENTITIES = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.GaussianNoise,
-    keras.layers.GaussianDropout,
-    keras.layers.AlphaDropout,
-    keras.layers.ActivityRegularization,
-    keras.layers.Identity,
-)
-_KINDS = {
-    keras.layers.Dense: "product",
-    keras.layers.Conv2D: "product",
-    keras.layers.DepthwiseConv2D: "product",
-    keras.layers.BatchNormalization: "normalisation",
-    keras.layers.Add: "addition",
-    keras.layers.MaxPooling2D: "max",
-    keras.layers.GlobalMaxPooling2D: "max",
-    keras.layers.AveragePooling2D: "average",
-    keras.layers.GlobalAveragePooling2D: "average",
-    keras.layers.Flatten: "reshape",
-    keras.layers.Reshape: "reshape",
-    keras.layers.ZeroPadding2D: "pad",
-}
-_ENDS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
-KNOWN = ", ".join(sorted({kind.__name__ for kind in _KINDS} | {"Activation", "ReLU", "Softmax", "Dropout"}))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -150,10 +122,10 @@ class _Flattening:
         """Adds the steps of one use of a layer and names its output."""
         if isinstance(layer, IDENTITIES):
             return inputs[0]
-        kind = _KINDS.get(type(layer))
+        kind = KINDS.get(type(layer))
         if kind is None:
-            return self._function(layer, *_function_of(layer), inputs[0], shape)
-        _check(layer, kind, [self.shapes[name] for name in inputs])
+            return self._function(layer, *function_of(layer, len(shape)), inputs[0], shape)
+        check_layer(layer, kind, [self.shapes[name] for name in inputs])
         activation = None
         if kind == "product":
             # A shared layer comes here for each of its uses.
@@ -161,7 +133,7 @@ class _Flattening:
             layer.activation = keras.activations.linear
         function = (lambda *tensors: layer(list(tensors))) if kind == "addition" else layer
         if activation not in (None, keras.activations.linear):
-            found = _clamp_or_softmax(activation, layer.name)  # refused before anything is added
+            found = clamp_or_softmax(activation, layer.name)  # refused before anything is added
             sums = self._add(kind, layer, function, inputs, shape, "/sums")
             return self._function(layer, *found, sums, shape)
         if kind == "addition":
@@ -199,50 +171,3 @@ class _Flattening:
             name, number = f"{wanted}_{number}", number + 1
         self.shapes[name] = tuple(shape)
         return name
-
-
-def _function_of(layer) -> tuple[str, Callable, tuple[float, float]]:
-    """(kind, function, clamp) of a layer that is an activation function."""
-    if isinstance(layer, keras.layers.Activation):
-        return _clamp_or_softmax(layer.activation, layer.name)
-    if isinstance(layer, keras.layers.ReLU):
-        if layer.negative_slope or layer.threshold:
-            raise ValueError(
-                f"A ReLU with a slope or a threshold is no clamp; use relu. Received: layer {layer.name!r}"
-            )
-        return "clamp", layer, (0.0, math.inf if layer.max_value is None else float(layer.max_value))
-    if isinstance(layer, keras.layers.Softmax):
-        if layer.axis not in (-1, len(layer.output.shape) - 1):
-            raise ValueError(f"Softmax runs over the last axis. Received: axis={layer.axis} in layer {layer.name!r}")
-        return "softmax", layer, (-math.inf, math.inf)
-    raise ValueError(
-        f"Layer {layer.name!r} has no integer counterpart. Known: {KNOWN}. Cut it off with keras.Model(inputs, "
-        f"outputs) and compute it outside, or put known layers in its place. Received: {type(layer).__name__}"
-    )
-
-
-def _clamp_or_softmax(function, layer: str) -> tuple[str, Callable, tuple[float, float]]:
-    name = getattr(function, "__name__", repr(function))
-    if function is keras.activations.softmax:
-        return "softmax", function, (-math.inf, math.inf)
-    if name not in _ENDS or function is not getattr(keras.activations, name):
-        raise ValueError(
-            f"The activation of layer {layer!r} has no integer counterpart. Known: linear, softmax, "
-            f"{', '.join(_ENDS)}. Train with one of these, or cut it off at the end. Received: {name}"
-        )
-    return "clamp", function, _ENDS[name]
-
-
-def _check(layer, kind: str, shapes: list[tuple[int, ...]]) -> None:
-    """Raises ValueError for a variant of a known layer that is not known."""
-    obstacle = None
-    if getattr(layer, "data_format", "channels_last") not in (None, "channels_last"):
-        obstacle = "data_format='channels_first'; use channels_last"
-    elif getattr(layer, "groups", 1) != 1:
-        obstacle = f"groups={layer.groups}; use DepthwiseConv2D or groups=1"
-    elif kind == "normalisation" and layer.axis not in (-1, len(shapes[0])):
-        obstacle = f"axis={layer.axis}; normalise the last axis"
-    elif kind == "addition" and len(set(shapes)) > 1:
-        obstacle = f"inputs of different shapes {shapes}; add tensors of one shape"
-    if obstacle:
-        raise ValueError(f"Layer {layer.name!r} has no integer counterpart. Received: {obstacle}")

@@ -21,7 +21,7 @@ from axtrain.training.commands.options import MODEL, quiet_start, told
     "formats",
     type=click.Choice(sorted(FORMATS)),
     multiple=True,
-    help="Write this form too; may be given several times. Forms in integers take their ranges from the --data.",
+    help="Write this form too; may be given several times. litert takes ranges from the --data's x_train.",
 )
 @options.chips
 @options.seed

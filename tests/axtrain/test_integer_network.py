@@ -334,6 +334,5 @@ def test_digits_on_an_approximate_circuit_are_those_of_the_keras_model(digits):
     network, exact = (ax.integer_network(kind, calibration) for kind in (approximate, model))
     expected = approximate.predict(x, verbose=0)
     own, other = (np.abs(kind.real(kind.run(kind.quantised(x))) - expected).mean() for kind in (network, exact))
-    print(own, other)
     assert own < 0.01
     assert other > 5 * own

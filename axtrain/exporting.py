@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from keras import ops
 from axtrain import __version__
 from axtrain.controls import hardware_layers
 from axtrain.files import whole_file, write_whole
+from axtrain.integers.formats import check_formats, write_formats
 from axtrain.quantisers import affine_parameters, quantise_weights, symmetric_scale
 
 MANIFEST = "manifest.json"
@@ -46,7 +48,15 @@ class Export:
         return load_model(self.folder / "model.keras")
 
 
-def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None, overwrite: bool = False) -> Export:
+def export(
+    model: keras.Model,
+    folder: str | os.PathLike[str],
+    *,
+    accuracy=None,
+    overwrite: bool = False,
+    formats: Sequence[str] = (),
+    calibration=None,
+) -> Export:
     """Writes the resilient network to a folder: `.keras`, integers, and a manifest.
 
     - `model.keras`: the model itself, clean float weights and calibrated ranges.
@@ -57,22 +67,30 @@ def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None,
       activations has no codes; its `scale` is that of the second operand.
     - `manifest.json`: format, axtrain and Keras versions, layers in order with their hardware, operand
       encodings and layout, sha256 of the other files, measured accuracy.
+    - for `formats`: `"litert"` writes `model.tflite`, equal to `axtrain.integer_network` code for code (exact
+      multipliers, the extra `litert`); `"saved_model"` writes `saved_model/`, which TensorFlow alone runs.
 
-    Real value of a product sum: ``activation_scale * scale * (sum M[a, w] - zero_point * sum w)``.
+    The weights are the clean ones, whatever their memory does. Real value of a product sum:
+    ``activation_scale * scale * (sum M[a, w] - zero_point * sum w)``.
 
     Args:
         model: a model from `convert`.
         folder: where to write; made if absent.
         accuracy: what was measured: an `evaluate` result, a number, or a JSON-able dictionary.
         overwrite: replace a folder that an earlier export wrote.
+        formats: names of further forms to write, see `axtrain.integers.formats.FORMATS`.
+        calibration: samples for the ranges between products, which the formats in integers need: `x_train[:512]`.
 
     Returns:
         the `Export`, read back and verified.
 
     Raises:
-        ValueError: no hardware layer in the model, or one without an activation range yet.
+        ValueError: no hardware layer in the model, or one without an activation range yet; an unknown format, or a
+            model that cannot be written in it.
+        ImportError: a format whose extra is not installed.
         FileExistsError: the folder holds something else, or an export and `overwrite` is False.
     """
+    formats = check_formats(formats)
     layers = list(hardware_layers(model))
     if not layers:
         raise ValueError(f"No layer of this model runs on hardware; use axtrain.convert. Received: {model.name!r}")
@@ -87,7 +105,8 @@ def export(model: keras.Model, folder: str | os.PathLike[str], *, accuracy=None,
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(model, layers, temporary, accuracy)
+        write_formats(model, temporary, formats, calibration)
+        _write(model, layers, temporary, accuracy, formats)
         temporary.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -109,7 +128,9 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
     if manifest.get("format") != _FORMAT:
         raise ValueError(f"Not a manifest of format {_FORMAT!r}. Received: {manifest.get('format')!r} in {folder}")
     for name, digest in manifest["files"].items():
-        found = _sha256(folder / Path(name).name)
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"A manifest lists files of its own folder alone. Received: {name!r} in {folder}")
+        found = _sha256(folder / name)
         if found != digest:
             raise ValueError(
                 f"{name} in {folder} is not the file that was exported: its sha256 differs from the manifest's. "
@@ -133,7 +154,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
         raise FileExistsError(f"An export is there already; give overwrite=True to replace it. Received: {folder}")
 
 
-def _write(model, layers, folder: Path, accuracy) -> None:
+def _write(model, layers, folder: Path, accuracy, formats) -> None:
     model.save(folder / "model.keras")
     arrays: dict[str, np.ndarray] = {}
     for layer in layers:
@@ -160,7 +181,10 @@ def _write(model, layers, folder: Path, accuracy) -> None:
             }
             for layer in layers
         ],
-        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "formats": list(formats),
+        "files": {
+            path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
+        },
         "accuracy": accuracy.to_dict() if hasattr(accuracy, "to_dict") else accuracy,
     }
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())

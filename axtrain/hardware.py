@@ -82,7 +82,11 @@ class Hardware:
 
     def _check_encodings(self) -> None:
         circuit, quantisation = self.circuit, self.quantisation
-        if circuit.signed and self.activations == "affine" and quantisation.activation_encoding != "offset":
+        if (
+            circuit.signed
+            and self.activations == "affine"
+            and quantisation.activation_encoding not in ("offset", "auto")
+        ):
             raise ValueError(
                 f"The signed multiplier {circuit.name!r} cannot take the unsigned codes of affine activations. Use "
                 "activations='symmetric', or activation_encoding='offset' (codes shifted down by half the range), "
@@ -90,13 +94,14 @@ class Hardware:
                 f"activation_encoding={quantisation.activation_encoding!r}"
             )
         for name in ("activation_encoding", "weight_encoding"):
-            allowed = (None, "offset") if circuit.signed and name == "activation_encoding" else (None,)
+            allowed = (None, "auto", "offset") if circuit.signed and name == "activation_encoding" else (None,)
             if circuit.signed and getattr(quantisation, name) not in allowed:
                 raise ValueError(
                     f"The signed multiplier {circuit.name!r} takes two's complement codes as they are. Leave "
                     f"`{name}` at None. Received: {name}={getattr(quantisation, name)!r}"
                 )
-        if not circuit.signed and self.activations == "affine" and quantisation.activation_encoding is not None:
+        given = quantisation.activation_encoding not in (None, "auto")
+        if not circuit.signed and self.activations == "affine" and given:
             raise ValueError(
                 "Affine activation codes are unsigned and reach an unsigned multiplier as they are. Leave "
                 f"`activation_encoding` at None. Received: {quantisation.activation_encoding!r}"
@@ -127,7 +132,7 @@ class Hardware:
         if self.multiplier is not None:
             return self.multiplier
         bits = (self.quantisation.activation_bits or 8, self.quantisation.weight_bits or 8)
-        signed = self.quantisation.activations == "symmetric"
+        signed = self.quantisation.activations == "symmetric" or self.quantisation.activation_encoding == "auto"
         return multipliers.get("exact", bits=bits if bits[0] != bits[1] else bits[0], signed=signed)
 
     @property
@@ -173,7 +178,8 @@ class Hardware:
         """How (activation, weight) codes reach the circuit's words: plain, sign_magnitude or offset."""
         if self.circuit.signed:
             return "plain", "plain"
-        default = self.quantisation.activation_encoding or "sign_magnitude"
+        chosen = self.quantisation.activation_encoding
+        default = "sign_magnitude" if chosen in (None, "auto") else chosen
         activation = "plain" if self.activations == "affine" else default
         return activation, self.quantisation.weight_encoding or "sign_magnitude"
 

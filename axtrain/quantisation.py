@@ -23,7 +23,9 @@ class Quantisation:
     (signed codes, zero point 0; default for signed ones)."""
     activation_encoding: str | None = None
     """How activation codes reach the multiplier's words where they do not fit as they are: `"offset"`
-    or, for symmetric codes on an unsigned multiplier, `"sign_magnitude"` (the default there)."""
+    or, for symmetric codes on an unsigned multiplier, `"sign_magnitude"` (the default there). `"auto"` takes
+    what fits: affine codes reach a signed multiplier by `"offset"` and an unsigned one as they are, and where no
+    multiplier is given it is the signed exact one."""
     weight_encoding: str | None = None
     """How signed weight codes reach an unsigned multiplier: `"sign_magnitude"` (default) or `"offset"`."""
     activation_bits: int | None = None
@@ -43,7 +45,7 @@ class Quantisation:
 
     def __post_init__(self) -> None:
         _choice("activations", self.activations, (None, "affine", "symmetric"))
-        _choice("activation_encoding", self.activation_encoding, (None, "offset", "sign_magnitude"))
+        _choice("activation_encoding", self.activation_encoding, (None, "auto", "offset", "sign_magnitude"))
         _choice("weight_encoding", self.weight_encoding, (None, "offset", "sign_magnitude"))
         _choice("activation_range", self.activation_range, ("percentile", "minmax", "moving_average"))
         for name in ("activation_bits", "weight_bits"):
@@ -56,3 +58,28 @@ class Quantisation:
             raise ValueError(f"`percentile` must lie in (50, 100]. Received: percentile={self.percentile!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` must lie in [0, 1). Received: momentum={self.momentum!r}")
+
+    @classmethod
+    def litert(cls, *, activation_range: str = "percentile", percentile: float = 99.99) -> Quantisation:
+        """LiteRT's int8 scheme (Jacob et al. 2018): affine int8 activations, symmetric weights for each channel.
+
+        A model on `Hardware(quantisation=Quantisation.litert())` multiplies as LiteRT does, so that
+        `axtrain.export(..., formats=("litert",))` deploys what was measured. With a multiplier of its own, signed
+        or unsigned, the same codes go through the circuit; `axtrain.integer_network` then plays its table.
+
+        Args:
+            activation_range, percentile: where ranges come from, as above.
+
+        Example:
+            >>> import axtrain as ax
+            >>> ax.Hardware(quantisation=ax.Quantisation.litert()).activation_codes
+            (-128, 127)
+        """
+        return cls(
+            activations="affine",
+            activation_encoding="auto",
+            activation_bits=8,
+            weight_bits=8,
+            activation_range=activation_range,
+            percentile=percentile,
+        )

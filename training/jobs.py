@@ -13,6 +13,7 @@ from axtrain.conversion import convert
 from axtrain.exporting import Export, check_target, export, read_export
 from axtrain.files import save_figure, whole_file, write_whole
 from axtrain.hardware import Hardware
+from axtrain.integers.formats import WITHOUT_NETWORK
 from axtrain.loading import load_model
 from axtrain.training.callbacks import MLflow, NoiseSchedule
 from axtrain.training.data_files import check_labels, check_samples, gives_probabilities, load_split
@@ -116,15 +117,29 @@ def search_file(
 
 
 def export_file(
-    model: Path, folder: Path, *, overwrite: bool, data: Path | None, chips: int, seed: int, scale: float
+    model: Path,
+    folder: Path,
+    *,
+    overwrite: bool,
+    data: Path | None,
+    formats: tuple[str, ...],
+    chips: int,
+    seed: int,
+    scale: float,
 ) -> Export:
-    """Exports a saved model, with what it measures if there are data."""
+    """Exports a saved model, with what it measures if there are data; formats in integers need them."""
     check_target(folder, overwrite)  # before the measurement
     if data is None:
-        return export(load_model(model), folder, overwrite=overwrite)
+        return export(load_model(model), folder, overwrite=overwrite, formats=formats)
+    calibration = None
+    if set(formats) - WITHOUT_NETWORK:
+        calibration, _ = load_split(data, "train", scale)
     network, x, y = _for_test(model, data, None, scale)
+    if calibration is not None:
+        check_samples(network, calibration, data)
+        calibration = calibration[:512].reshape(-1, *network.input_shape[1:])
     measured = evaluate(network, x, y, chips=chips, seed=seed)
-    return export(network, folder, accuracy=measured, overwrite=overwrite)
+    return export(network, folder, accuracy=measured, overwrite=overwrite, formats=formats, calibration=calibration)
 
 
 def verify_export(folder: Path, data: Path | None, scale: float) -> str:

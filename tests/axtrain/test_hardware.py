@@ -255,3 +255,33 @@ def test_defaults(hardware, activations, codes, encodings):
     assert hardware.activations == activations
     assert hardware.activation_codes == codes
     assert hardware.operand_encodings == encodings
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "codes", "words"),
+    [
+        (None, (-128, 127), "plain"),
+        (ax.multipliers.get("drum4", signed=True), (-128, 127), "plain"),
+        (ax.multipliers.get("drum4"), (0, 255), "plain"),
+    ],
+)
+def test_the_litert_scheme_fits_every_multiplier(multiplier, codes, words, tmp_path):
+    """int8 codes where the circuit is signed, and the same 256 codes from 0 where it is not."""
+    hardware = ax.Hardware(multiplier=multiplier, quantisation=ax.Quantisation.litert(percentile=99.9))
+    assert (hardware.activations, hardware.activation_codes) == ("affine", codes)
+    assert hardware.operand_encodings[0] == words
+    assert hardware.circuit.signed == (codes[0] < 0)
+    assert hardware.quantisation.percentile == 99.9
+    hardware.to_json(tmp_path / "hardware.json")
+    assert ax.Hardware.from_json(tmp_path / "hardware.json") == hardware
+
+
+def test_auto_leaves_symmetric_codes_as_they_are_by_default():
+    kulkarni = ax.multipliers.get("kulkarni")
+    encodings = [
+        ax.Hardware(
+            multiplier=kulkarni, quantisation=ax.Quantisation(activations="symmetric", activation_encoding=encoding)
+        ).operand_encodings
+        for encoding in (None, "auto")
+    ]
+    assert encodings[0] == encodings[1] == ("sign_magnitude", "sign_magnitude")

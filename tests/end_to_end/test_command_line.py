@@ -298,6 +298,22 @@ def test_export_and_overwrite(files):
     written = ax.read_export(files / "deploy")
     assert [entry["name"] for entry in written.manifest["layers"]] == ["hidden", "classes"]
     assert "there already" in refused("export", "noisy.keras", "deploy")
+
+
+def test_export_of_formats(files):
+    pytest.importorskip("ai_edge_litert")
+    exact = ax.Hardware(quantisation=ax.Quantisation.litert())
+    x = np.load("data.npz")["x_train"].astype("float32") / 255
+    ax.convert(ax.load_model("model.keras"), exact, x).save("exact.keras")
+    options = ("--format", "litert", "--format", "saved_model", "--scale", 255)
+    text = fine("export", "exact.keras", "deploy", *options, "--data", "data.npz", "--chips", 2)
+    assert "model.tflite" in text
+    assert "saved_model/saved_model.pb" in text
+    assert "as they were exported" in fine("verify", "deploy")
+    assert "calibration=x_train" in refused("export", "exact.keras", "other", *options)
+    approximate = refused("export", "noisy.keras", "other", *options, "--data", "data.npz", "--chips", 2)
+    assert "no multiplication but the exact one" in approximate
+    assert not (files / "other").exists()
     fine("export", "noisy.keras", "deploy", "--overwrite")
     (files / "other").mkdir()
     (files / "other" / "thesis.txt").write_text("mine")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from axtrain.integers.formats import FORMATS
 from axtrain.training.commands import options
 from axtrain.training.commands.options import MODEL, quiet_start, told
 
@@ -15,11 +16,21 @@ from axtrain.training.commands.options import MODEL, quiet_start, told
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @click.option("--data", type=MODEL, help="An .npz file with x_test and y_test: state the accuracy of --chips chips.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(sorted(FORMATS)),
+    multiple=True,
+    help="Write this form too; may be given several times. litert takes ranges from the --data's x_train.",
+)
 @options.chips
 @options.seed
 @options.scale
 def export(model: Path, folder: Path, **given) -> None:
-    """Write MODEL (.keras, converted) to FOLDER: Keras file, integers, manifest with checksums."""
+    """Write MODEL (.keras, converted) to FOLDER: Keras file, integers, manifest with checksums.
+
+    With --format also litert (model.tflite, exact multipliers, needs --data) or saved_model (TensorFlow alone).
+    """
     with quiet_start():
         from axtrain.exporting import MANIFEST
         from axtrain.training import jobs

@@ -109,5 +109,5 @@ def told() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("Interrupted. Files are whole or absent; what was kept in a folder is taken up again.", err=True)
         raise SystemExit(130) from None
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
         raise click.ClickException(str(error)) from error

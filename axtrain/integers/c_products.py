@@ -1,0 +1,198 @@
+"""C functions of the products: dense, convolution, depthwise convolution; their multiplier as a macro."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from string import Template
+
+import numpy as np
+
+from axtrain.integers.c_text import array, comment, constants, shape_text
+from axtrain.integers.network import IntegerNetwork, Product, Tensor
+
+MACRO = "AXTRAIN_MULTIPLY"
+
+_DENSE = Template("""\
+static void $function(const int8_t *input, int8_t *output)
+{
+$constants
+    for (int32_t row = 0; row < ROWS; ++row) {
+        for (int32_t unit = 0; unit < UNITS; ++unit) {
+            int32_t sum = ${data}_start[unit];
+            for (int32_t term = 0; term < INPUTS; ++term) {
+                sum += $multiply(input[row * INPUTS + term], ${data}_weights[term * UNITS + unit]);
+            }
+            const int32_t code = requantised(sum, ${data}_factor[unit], ${data}_shift[unit]);
+            output[row * UNITS + unit] = clamped(code, OUTPUT_ZERO_POINT, LOWEST, HIGHEST);
+        }
+    }
+}
+""")
+
+# Padding is a code like any other: a circuit that is not exact may give it a product that is not zero.
+_CONVOLUTION = Template("""\
+static void $function(const int8_t *input, int8_t *output)
+{
+$constants
+    for (int32_t row = 0; row < OUTPUT_HEIGHT; ++row) {
+        for (int32_t column = 0; column < OUTPUT_WIDTH; ++column) {
+            for (int32_t filter = 0; filter < FILTERS; ++filter) {
+                int32_t sum = ${data}_start[filter];
+                for (int32_t i = 0; i < WINDOW_HEIGHT; ++i) {
+                    const int32_t y = row * STRIDE_ROWS + i * DILATION_ROWS - TOP;
+                    for (int32_t j = 0; j < WINDOW_WIDTH; ++j) {
+                        const int32_t x = column * STRIDE_COLUMNS + j * DILATION_COLUMNS - LEFT;
+                        const int inside = y >= 0 && y < HEIGHT && x >= 0 && x < WIDTH;
+$inner
+                    }
+                }
+                const int32_t code = requantised(sum, ${data}_factor[filter], ${data}_shift[filter]);
+                output[(row * OUTPUT_WIDTH + column) * FILTERS + filter] =
+                    clamped(code, OUTPUT_ZERO_POINT, LOWEST, HIGHEST);
+            }
+        }
+    }
+}
+""")
+
+_ALL_CHANNELS = Template("""\
+                        for (int32_t channel = 0; channel < CHANNELS; ++channel) {
+                            const int8_t code = inside ? input[(y * WIDTH + x) * CHANNELS + channel] : ZERO_POINT;
+                            const int32_t place = ((i * WINDOW_WIDTH + j) * CHANNELS + channel) * FILTERS + filter;
+                            sum += $multiply(code, ${data}_weights[place]);
+                        }""")
+
+_ONE_CHANNEL = Template("""\
+                        const int32_t channel = filter / FILTERS_PER_CHANNEL;
+                        const int8_t code = inside ? input[(y * WIDTH + x) * CHANNELS + channel] : ZERO_POINT;
+                        sum += $multiply(code, ${data}_weights[(i * WINDOW_WIDTH + j) * FILTERS + filter]);""")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Circuit:
+    """A multiplying circuit of the program.
+
+    Attributes:
+        macro: of C, which a user may define otherwise.
+        table: the array that the macro reads; `""` where it multiplies.
+        products: int32 (256, 256), or `None` for the exact circuit.
+        text: C: the macro's comment and definition.
+    """
+
+    macro: str
+    table: str
+    products: np.ndarray | None
+    text: str
+
+
+def circuits(network: IntegerNetwork, prefix: str) -> dict[str, Circuit]:
+    """The circuit of each product, by the name of the tensor that it writes; products of one table share theirs."""
+    products = [operation for operation in network.operations if isinstance(operation, Product)]
+    # By what the table holds: an equal table may be another array.
+    keys = {product.output: b"" if product.table is None else product.table.tobytes() for product in products}
+    tables = {key: np.frombuffer(key, np.int32).reshape(256, 256) if key else None for key in keys.values()}
+    found: dict[bytes, Circuit] = {}
+    for product in products:
+        key = keys[product.output]
+        if key not in found:
+            number = f"_{len(found) + 1}" if len(tables) > 1 else ""
+            found[key] = _circuit(product, tables[key], MACRO + number, f"{prefix}_products{number}")
+    return {name: found[key] for name, key in keys.items()}
+
+
+def _circuit(product: Product, products: np.ndarray | None, macro: str, table: str) -> Circuit:
+    if products is None:
+        what, body, table = "exact", "((int32_t)(a) * (int32_t)(w))", ""
+    else:
+        what = "a table" if product.multiplier is None else product.multiplier.name
+        body = f"((int32_t){table}[((int32_t)(a) + 128) * 256 + (int32_t)(w) + 128])"
+    about = [comment(f"The multiplier: {what}. a: activation code, w: weight code, both -128 to 127; int32_t result.")]
+    about += [comment(line) for line in _of_words(product, products)]
+    text = "\n".join([*about, f"#ifndef {macro}", f"#define {macro}(a, w) {body}", "#endif"])
+    return Circuit(macro=macro, table=table, products=products, text=text)
+
+
+def _of_words(product: Product, products: np.ndarray | None) -> list[str]:
+    """How the macro's product comes from the words of an unsigned circuit, where it does."""
+    circuit = product.multiplier
+    if products is None or circuit is None or circuit.signed or circuit.table.shape != (256, 256):
+        return []
+    codes = np.arange(-128, 128)
+    wanted = np.sign(codes) * circuit.table[:, np.abs(codes)] - 128 * codes
+    if not np.array_equal(wanted[:, 1:], products[:, 1:]):  # weights are -127 to 127
+        return []
+    return ["The circuit M takes unsigned words: the product is sign(w) M(a + 128, |w|) - 128 w."]
+
+
+def product_function(product: Product, network: IntegerNetwork, function: str, data: str, macro: str) -> str:
+    """C of one product; `data` begins the names of its arrays."""
+    source, target = network.tensors[product.inputs[0]], network.tensors[product.output]
+    ends = {"OUTPUT_ZERO_POINT": target.zero_point, "LOWEST": product.lowest, "HIGHEST": product.highest}
+    names = {"function": function, "data": data, "multiply": macro}
+    if product.kind == "dense":
+        inputs, units = product.codes.shape
+        sizes = {"ROWS": int(np.prod(source.shape)) // inputs, "INPUTS": inputs, "UNITS": units}
+        return _DENSE.substitute(names, constants=constants(sizes | ends))
+    sizes = _convolution_sizes(product, source, target) | ends
+    inner = _ONE_CHANNEL if product.kind == "depthwise_conv2d" else _ALL_CHANNELS
+    return _CONVOLUTION.substitute(names, constants=constants(sizes), inner=inner.substitute(names))
+
+
+def _convolution_sizes(product: Product, source: Tensor, target: Tensor) -> dict[str, int]:
+    height, width, channels = source.shape
+    sizes = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels}
+    sizes |= {"OUTPUT_HEIGHT": target.shape[0], "OUTPUT_WIDTH": target.shape[1], "FILTERS": target.shape[2]}
+    if product.kind == "depthwise_conv2d":
+        sizes["FILTERS_PER_CHANNEL"] = product.codes.shape[3]
+    sizes |= {"WINDOW_HEIGHT": product.codes.shape[0], "WINDOW_WIDTH": product.codes.shape[1]}
+    sizes |= {"STRIDE_ROWS": product.strides[0], "STRIDE_COLUMNS": product.strides[1]}
+    sizes |= {"DILATION_ROWS": product.dilation[0], "DILATION_COLUMNS": product.dilation[1]}
+    return sizes | {"TOP": product.padding.top, "LEFT": product.padding.left, "ZERO_POINT": source.zero_point}
+
+
+def product_data(product: Product, network: IntegerNetwork, data: str) -> str:
+    """C arrays of one product: weights, where the sums start, and the requantisation.
+
+    Raises:
+        ValueError: sums that may not fit 32 bits.
+    """
+    zero_point = network.tensors[product.inputs[0]].zero_point
+    start = _starts(product, zero_point)
+    _check_sums(product, start)
+    order = {"dense": "(input, unit)", "conv2d": "(row, column, channel, filter)"}
+    axes = order.get(product.kind, "(row, column, channel, filter of the channel)")
+    texts = [
+        comment(f"{product.output}: weights of shape {shape_text(product.codes.shape)}, {axes}"),
+        array(f"{data}_weights", product.codes, "int8_t"),
+        comment(f"where each sum starts: bias - ({zero_point}) (sum of the weights); {zero_point} is the code of 0"),
+        array(f"{data}_start", start, "int32_t"),
+        comment("output code = zero point + sum * factor * 2^(shift - 31)"),
+        array(f"{data}_factor", product.factor, "int32_t"),
+        array(f"{data}_shift", product.shift, "int8_t"),
+    ]
+    return "\n".join(texts)
+
+
+def _starts(product: Product, zero_point: int) -> np.ndarray:
+    """The bias with the zero point's share of the sum, int64, one for each output channel."""
+    return product.bias.astype(np.int64) - zero_point * _terms(product).sum(0)
+
+
+def _terms(product: Product) -> np.ndarray:
+    """Weight codes as (terms of a sum, output channels), int64."""
+    codes = product.codes.astype(np.int64)
+    if product.kind == "depthwise_conv2d":
+        return codes.reshape(codes.shape[0] * codes.shape[1], -1)
+    return codes.reshape(-1, codes.shape[-1])
+
+
+def _check_sums(product: Product, start: np.ndarray) -> None:
+    codes = np.arange(-128, 128, dtype=np.int64)
+    table = np.multiply.outer(codes, codes) if product.table is None else product.table.astype(np.int64)
+    places = _terms(product) + 128
+    highest, lowest = (start + end[places].sum(0) for end in (table.max(0), table.min(0)))
+    if max(abs(start).max(), highest.max(), -lowest.min()) >= 1 << 31:
+        raise ValueError(
+            "A sum of this layer may not fit 32 bits; give the layer fewer inputs or smaller biases. Received: layer "
+            f"{product.name!r}, sums from {lowest.min()} to {highest.max()}"
+        )

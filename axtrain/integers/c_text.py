@@ -34,10 +34,14 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
+def plain(text: str) -> str:
+    """The text in one line of ASCII, without what means something to a compiler's first passes."""
+    return "".join(letter if " " <= letter <= "~" and letter not in "\\?" else "_" for letter in text)
+
+
 def comment(text: str) -> str:
     """`/* text */` of any text: what could end a comment or a line early is taken out."""
-    plain = "".join(letter if " " <= letter <= "~" and letter not in "\\?" else "_" for letter in text)
-    return f"/* {plain.replace('*/', '* /').replace('/*', '/ *')} */"
+    return f"/* {plain(text).replace('*/', '* /').replace('/*', '/ *')} */"
 
 
 def smallest_type(values: np.ndarray) -> str:
@@ -79,6 +83,6 @@ def constants(values: dict[str, int]) -> str:
     return "    enum {\n        " + ",\n        ".join(lines) + "\n    };"
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
+def shape_text(shape: Iterable[int]) -> str:
     """`(28, 28, 1)` as `28 x 28 x 1`."""
     return " x ".join(map(str, shape)) or "1"

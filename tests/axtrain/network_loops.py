@@ -15,11 +15,15 @@ def run(network, sample, *, keep=False):
     """Codes of the output (or of all tensors) for one sample's codes."""
     values = {network.input: np.asarray(sample, np.int64).reshape(network.tensors[network.input].shape)}
     for operation in network.operations:
-        inputs = [values[name] for name in operation.inputs]
-        source, target = network.tensors[operation.inputs[0]], network.tensors[operation.output]
-        function = _FUNCTIONS[type(operation)]
-        values[operation.output] = function(operation, inputs, source, target, network).reshape(target.shape)
+        values[operation.output] = step(network, operation, values)
     return values if keep else values[network.output]
+
+
+def step(network, operation, values):
+    """Codes that one operation gives, from those of the tensors that it reads."""
+    inputs = [values[name] for name in operation.inputs]
+    source, target = network.tensors[operation.inputs[0]], network.tensors[operation.output]
+    return _FUNCTIONS[type(operation)](operation, inputs, source, target, network).reshape(target.shape)
 
 
 def requantised(value, factor, shift):

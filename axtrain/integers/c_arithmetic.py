@@ -45,6 +45,18 @@ static int32_t requantised(int32_t value, int32_t factor, int32_t shift)
 }
 """
 
+REQUANTISED_ONCE = """\
+/* value * factor * 2^(shift - 31), rounded once to nearest, halves up, as LiteRT's FULLY_CONNECTED computes it. */
+static int32_t requantised_once(int32_t value, int32_t factor, int32_t shift)
+{
+    const int32_t places = 31 - shift;
+    const int64_t raised = (int64_t)value * (int64_t)factor + (places > 0 ? (int64_t)1 << (places - 1) : 0);
+    const int64_t below_one = ((int64_t)1 << places) - 1;
+    const int64_t rounded = raised >= 0 ? raised >> places : -((below_one - raised) >> places);
+    return (int32_t)(rounded < INT32_MIN ? INT32_MIN : rounded > INT32_MAX ? INT32_MAX : rounded);
+}
+"""
+
 SOFTMAX = """\
 /* Fixed-point numbers below: "Qm" is an int32_t of m integer bits and 31 - m fraction bits. */
 

@@ -22,7 +22,7 @@ $constants
             for (int32_t term = 0; term < INPUTS; ++term) {
                 sum += $multiply(input[row * INPUTS + term], ${data}_weights[term * UNITS + unit]);
             }
-            const int32_t code = requantised(sum, ${data}_factor[unit], ${data}_shift[unit]);
+            const int32_t code = $requantised(sum, ${data}_factor[unit], ${data}_shift[unit]);
             output[row * UNITS + unit] = clamped(code, OUTPUT_ZERO_POINT, LOWEST, HIGHEST);
         }
     }
@@ -46,7 +46,7 @@ $constants
 $inner
                     }
                 }
-                const int32_t code = requantised(sum, ${data}_factor[filter], ${data}_shift[filter]);
+                const int32_t code = $requantised(sum, ${data}_factor[filter], ${data}_shift[filter]);
                 output[(row * OUTPUT_WIDTH + column) * FILTERS + filter] =
                     clamped(code, OUTPUT_ZERO_POINT, LOWEST, HIGHEST);
             }
@@ -129,6 +129,7 @@ def product_function(product: Product, network: IntegerNetwork, function: str, d
     source, target = network.tensors[product.inputs[0]], network.tensors[product.output]
     ends = {"OUTPUT_ZERO_POINT": target.zero_point, "LOWEST": product.lowest, "HIGHEST": product.highest}
     names = {"function": function, "data": data, "multiply": macro}
+    names["requantised"] = "requantised_once" if product.roundings == 1 else "requantised"
     if product.kind == "dense":
         inputs, units = product.codes.shape
         sizes = {"ROWS": int(np.prod(source.shape)) // inputs, "INPUTS": inputs, "UNITS": units}

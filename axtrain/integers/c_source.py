@@ -9,7 +9,7 @@ from typing import Any
 
 from axtrain.files import write_whole
 from axtrain.integers.buffers import Buffers, planned
-from axtrain.integers.c_arithmetic import CLAMPED, REQUANTISED, SOFTMAX
+from axtrain.integers.c_arithmetic import CLAMPED, REQUANTISED, REQUANTISED_ONCE, SOFTMAX
 from axtrain.integers.c_operations import operation_function
 from axtrain.integers.c_products import Circuit, circuits, product_data, product_function
 from axtrain.integers.c_program import example_program
@@ -137,8 +137,11 @@ def _source(
     ]
     if buffers.size:
         texts.append(f"static int8_t memory[{name.upper()}_RAM_BYTES];\n")
-    if any(isinstance(op, (Product, Softmax, Addition, Rescale)) for op in operations):
+    roundings = {op.roundings for op in operations if isinstance(op, Product)}
+    if 2 in roundings or any(isinstance(op, (Softmax, Addition, Rescale)) for op in operations):
         texts.append(REQUANTISED)
+    if 1 in roundings:
+        texts.append(REQUANTISED_ONCE)
     if not all(type(op).__name__ in ("Pad", "Reshape") for op in operations):
         texts.append(CLAMPED)
     if any(isinstance(op, Softmax) for op in operations):

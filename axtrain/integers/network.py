@@ -79,6 +79,10 @@ class Product(Operation):
         multiplier: the circuit that the table plays, for reports; `None` where exact.
         strides, dilation: (rows, columns).
         padding: of the image.
+        roundings: how the sum is multiplied, as LiteRT's kernels do: 2 for convolutions
+            (`axtrain.integers.requantisation.multiplied`: half up at 2^-31, then half away from zero at the shift),
+            1 for dense products (`multiplied_once`: ``(sum * factor + 2^(30 - shift)) >> (31 - shift)`` in 64 bits,
+            saturated at 32).
     """
 
     kind: str
@@ -94,6 +98,7 @@ class Product(Operation):
     strides: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     padding: Padding = NO_PADDING
+    roundings: int = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -34,6 +34,12 @@ def requantised(value, factor, shift):
     return half_away(Fraction(high, 2 ** max(-shift, 0)))
 
 
+def requantised_once(value, factor, shift):
+    """round(x factor 2^(shift - 31)), halves up, within 32 bits."""
+    found = floor(Fraction(int(value) * int(factor), 2 ** (31 - int(shift))) + Fraction(1, 2))
+    return max(-(2**31), min(2**31 - 1, found))
+
+
 def half_away(value):
     return floor(value + Fraction(1, 2)) if value >= 0 else -floor(-value + Fraction(1, 2))
 
@@ -53,7 +59,8 @@ def _product(product, inputs, source, target, network):
     def finished(total, channel):
         total += int(product.bias[channel])
         assert -(2**31) <= total < 2**31
-        code = target.zero_point + requantised(total, product.factor[channel], product.shift[channel])
+        rule = requantised_once if product.roundings == 1 else requantised
+        code = target.zero_point + rule(total, product.factor[channel], product.shift[channel])
         return _clamped(code, product)
 
     if product.kind == "dense":

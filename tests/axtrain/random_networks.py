@@ -98,7 +98,8 @@ class Builder:
 
     def dense(self, units, circuit=None, relu=False):
         codes = self.rng.integers(-127, 128, (self.shape[-1], units))
-        return self._product("dense", codes, len(codes), (*self.shape[:-1], units), circuit, relu)
+        shape, roundings = (*self.shape[:-1], units), int(self.rng.integers(1, 3))
+        return self._product("dense", codes, len(codes), shape, circuit, relu, roundings=roundings)
 
     def conv(self, filters, window=(3, 3), circuit=None, relu=False, kind="conv2d", **options):
         shape, channels = self._convolved(window, **options), self.shape[-1]

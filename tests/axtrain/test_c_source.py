@@ -126,25 +126,24 @@ def test_softmax_of_any_scale(tmp_path, scale):
 
 
 @needs_gcc
-def test_requantisation_at_its_ends(tmp_path):
+@pytest.mark.parametrize("roundings", [1, 2])
+def test_requantisation_at_its_ends(tmp_path, roundings):
     """Sums and multipliers at which rounding is hardest: halves of either sign, shifts of -31 to 3, factor 0."""
     b = Builder(0, (1,), name="ends")
     b.tensors["input"] = replace(b.tensors["input"], zero_point=0)
     factors = [1 << 30, (1 << 30) + 1, (1 << 31) - 1, 0, 1518500250]
     shifts = [-31, -30, -13, -7, -1, 0, 1, 3]
-    pairs = [(factor, shift) for factor in factors for shift in shifts]
-    b.dense(len(pairs))
-    (product,) = b.operations
-    factor, shift = (np.array(each, np.int32) for each in zip(*pairs, strict=True))
-    codes = np.resize([1, -1, 127, -127, 64, -64, 3], (1, len(pairs))).astype(np.int8)
-    for scale in (0, 1, -(2**31) + 20000, 2**31 - 20000, 2**30):
-        bias = np.full(len(pairs), scale, np.int32)
-        b.operations[0] = replace(product, codes=codes, factor=factor, shift=shift, bias=bias, lowest=-128)
-        network = b.finished()
-        samples = random_networks.inputs(network, 40)
-        expected = np.stack([network_loops.run(network, sample) for sample in samples])
-        program = compiled(tmp_path, write_c(network, tmp_path))
-        np.testing.assert_array_equal(outputs(program, network, samples), expected)
+    biases = [0, 1, -(2**31) + 20000, 2**31 - 20000, 2**30]
+    units = [(factor, shift, bias) for factor in factors for shift in shifts for bias in biases]
+    b.dense(len(units))
+    factor, shift, bias = (np.array(each, np.int32) for each in zip(*units, strict=True))
+    codes = np.resize([1, -1, 127, -127, 64, -64, 3], (1, len(units))).astype(np.int8)
+    ends = {"factor": factor, "shift": shift, "bias": bias, "lowest": -128, "roundings": roundings}
+    b.operations[0] = replace(b.operations[0], codes=codes, **ends)
+    network = b.finished()
+    samples = random_networks.inputs(network, 40)
+    expected = np.stack([network_loops.run(network, sample) for sample in samples])
+    np.testing.assert_array_equal(outputs(compiled(tmp_path, write_c(network, tmp_path)), network, samples), expected)
 
 
 @needs_gcc

@@ -163,10 +163,8 @@ def operation_function(operation: Operation, network: IntegerNetwork, function: 
 
 
 def _image(source: tuple[int, ...], target: tuple[int, ...], padding: Padding) -> dict[str, int]:
-    # A global pooling may give the channels alone.
-    height, width = target[:2] if len(target) == 3 else (1, 1)
     sizes = {"HEIGHT": source[0], "WIDTH": source[1], "CHANNELS": source[2]}
-    return sizes | {"OUTPUT_HEIGHT": height, "OUTPUT_WIDTH": width, "TOP": padding.top, "LEFT": padding.left}
+    return sizes | {"OUTPUT_HEIGHT": target[0], "OUTPUT_WIDTH": target[1], "TOP": padding.top, "LEFT": padding.left}
 
 
 def _softmax(classes: int, count: int, scale: float, layer: str, function: str) -> str:

@@ -151,7 +151,7 @@ def add_operation(graph: OnnxGraph, operation: Operation) -> None:
             operation, graph.node("Add", [_real(graph.network.tensors[name]) for name in operation.inputs], result)
         )
     elif isinstance(operation, Pooling):
-        _add_pooling(graph, operation, source, target, result)
+        _add_pooling(graph, operation, source, result)
     elif isinstance(operation, Rescale):
         graph.finish(operation, graph.node("Identity", [_real(source)], result))
     elif isinstance(operation, Softmax):
@@ -205,15 +205,13 @@ def _bias(graph: OnnxGraph, product: Product, source: Tensor, target: Tensor) ->
     return graph.weights(f"{target.name}/bias", product.bias.astype(np.int32), scale, axis=0)
 
 
-def _add_pooling(graph: OnnxGraph, pooling: Pooling, source: Tensor, target: Tensor, result: str) -> None:
+def _add_pooling(graph: OnnxGraph, pooling: Pooling, source: Tensor, result: str) -> None:
     attributes: dict[str, Any] = {"kernel_shape": list(pooling.window), "strides": list(pooling.strides)}
     attributes["pads"] = _pads(pooling.padding)
     if pooling.kind == "average":
         attributes["count_include_pad"] = 0
-    found = graph.node("MaxPool" if pooling.kind == "max" else "AveragePool", [_real(source)], result, **attributes)
-    if not _is_image(target):
-        found = graph.node("Flatten", [found], f"{result}/flat", axis=1)
-    graph.finish(pooling, found)
+    kind = "MaxPool" if pooling.kind == "max" else "AveragePool"
+    graph.finish(pooling, graph.node(kind, [_real(source)], result, **attributes))
 
 
 def _add_reshape(graph: OnnxGraph, codes: str, target: Tensor) -> None:

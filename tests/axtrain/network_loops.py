@@ -99,8 +99,7 @@ def _addition(addition, inputs, source, target, network):
 
 def _pooling(pooling, inputs, source, target, network):
     (x,) = inputs
-    height, width = target.shape[:2] if len(target.shape) == 3 else (1, 1)
-    out = np.zeros((height, width, x.shape[2]), np.int64)
+    out = np.zeros(target.shape, np.int64)
     for row, column, c in np.ndindex(*out.shape):
         y, left = row * pooling.strides[0] - pooling.padding.top, column * pooling.strides[1] - pooling.padding.left
         seen = x[max(y, 0) : y + pooling.window[0], max(left, 0) : left + pooling.window[1], c].reshape(-1).tolist()

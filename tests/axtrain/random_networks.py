@@ -125,11 +125,11 @@ class Builder:
         options = {"window": window, "strides": strides, "padding": padding, "lowest": lowest}
         return self._add(Pooling, shape, keep_scale=True, kind=kind, **options)
 
-    def global_average(self, keep=False):
+    def global_average(self):
         height, width, channels = self.shape
-        shape = (1, 1, channels) if keep else (channels,)
         options = {"window": (height, width), "strides": (height, width)}
-        return self._add(Pooling, shape, keep_scale=True, kind="average", **options)
+        self._add(Pooling, (1, 1, channels), keep_scale=True, kind="average", **options)
+        return self.reshape(channels)
 
     def pad(self, *padding):
         padding = Padding(*padding)
@@ -207,9 +207,7 @@ def pooled(seed, circuit=None):
     left = b.global_average()
     b.last = b.operations[1].output
     b.pool("max", (2, 2), (2, 2))
-    b.global_average(keep=True)
-    b.reshape(4)
-    b.add(left, b.last)
+    b.add(left, b.global_average())
     b.add(b.last, b.last)
     return b.finished()
 

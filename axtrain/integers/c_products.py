@@ -12,17 +12,24 @@ from axtrain.integers.network import IntegerNetwork, Product, Tensor
 
 MACRO = "AXTRAIN_MULTIPLY"
 
+# The sums of all output channels grow together, so that weights are read in the order in which they lie.
 _DENSE = Template("""\
 static void $function(const int8_t *input, int8_t *output)
 {
 $constants
     for (int32_t row = 0; row < ROWS; ++row) {
         for (int32_t unit = 0; unit < UNITS; ++unit) {
-            int32_t sum = ${data}_start[unit];
-            for (int32_t term = 0; term < INPUTS; ++term) {
-                sum += $multiply(input[row * INPUTS + term], ${data}_weights[term * UNITS + unit]);
+            sums[unit] = ${data}_start[unit];
+        }
+        for (int32_t term = 0; term < INPUTS; ++term) {
+            const int8_t code = input[row * INPUTS + term];
+            const int8_t *weights = ${data}_weights + term * UNITS;
+            for (int32_t unit = 0; unit < UNITS; ++unit) {
+                sums[unit] += $multiply(code, weights[unit]);
             }
-            const int32_t code = $requantised(sum, ${data}_factor[unit], ${data}_shift[unit]);
+        }
+        for (int32_t unit = 0; unit < UNITS; ++unit) {
+            const int32_t code = $requantised(sums[unit], ${data}_factor[unit], ${data}_shift[unit]);
             output[row * UNITS + unit] = clamped(code, OUTPUT_ZERO_POINT, LOWEST, HIGHEST);
         }
     }
@@ -37,16 +44,22 @@ $constants
     for (int32_t row = 0; row < OUTPUT_HEIGHT; ++row) {
         for (int32_t column = 0; column < OUTPUT_WIDTH; ++column) {
             for (int32_t filter = 0; filter < FILTERS; ++filter) {
-                int32_t sum = ${data}_start[filter];
-                for (int32_t i = 0; i < WINDOW_HEIGHT; ++i) {
-                    const int32_t y = row * STRIDE_ROWS + i * DILATION_ROWS - TOP;
-                    for (int32_t j = 0; j < WINDOW_WIDTH; ++j) {
-                        const int32_t x = column * STRIDE_COLUMNS + j * DILATION_COLUMNS - LEFT;
-                        const int inside = y >= 0 && y < HEIGHT && x >= 0 && x < WIDTH;
+                sums[filter] = ${data}_start[filter];
+            }
+            for (int32_t i = 0; i < WINDOW_HEIGHT; ++i) {
+                const int32_t y = row * STRIDE_ROWS + i * DILATION_ROWS - TOP;
+                for (int32_t j = 0; j < WINDOW_WIDTH; ++j) {
+                    const int32_t x = column * STRIDE_COLUMNS + j * DILATION_COLUMNS - LEFT;
+                    const int inside = y >= 0 && y < HEIGHT && x >= 0 && x < WIDTH;
+                    for (int32_t channel = 0; channel < CHANNELS; ++channel) {
+                        const int8_t code = inside ? input[(y * WIDTH + x) * CHANNELS + channel] : ZERO_POINT;
+                        const int32_t place = (i * WINDOW_WIDTH + j) * CHANNELS + channel;
 $inner
                     }
                 }
-                const int32_t code = $requantised(sum, ${data}_factor[filter], ${data}_shift[filter]);
+            }
+            for (int32_t filter = 0; filter < FILTERS; ++filter) {
+                const int32_t code = $requantised(sums[filter], ${data}_factor[filter], ${data}_shift[filter]);
                 output[(row * OUTPUT_WIDTH + column) * FILTERS + filter] =
                     clamped(code, OUTPUT_ZERO_POINT, LOWEST, HIGHEST);
             }
@@ -56,16 +69,16 @@ $inner
 """)
 
 _ALL_CHANNELS = Template("""\
-                        for (int32_t channel = 0; channel < CHANNELS; ++channel) {
-                            const int8_t code = inside ? input[(y * WIDTH + x) * CHANNELS + channel] : ZERO_POINT;
-                            const int32_t place = ((i * WINDOW_WIDTH + j) * CHANNELS + channel) * FILTERS + filter;
-                            sum += $multiply(code, ${data}_weights[place]);
+                        const int8_t *weights = ${data}_weights + place * FILTERS;
+                        for (int32_t filter = 0; filter < FILTERS; ++filter) {
+                            sums[filter] += $multiply(code, weights[filter]);
                         }""")
 
 _ONE_CHANNEL = Template("""\
-                        const int32_t channel = filter / FILTERS_PER_CHANNEL;
-                        const int8_t code = inside ? input[(y * WIDTH + x) * CHANNELS + channel] : ZERO_POINT;
-                        sum += $multiply(code, ${data}_weights[(i * WINDOW_WIDTH + j) * FILTERS + filter]);""")
+                        const int8_t *weights = ${data}_weights + place * FILTERS_PER_CHANNEL;
+                        for (int32_t part = 0; part < FILTERS_PER_CHANNEL; ++part) {
+                            sums[channel * FILTERS_PER_CHANNEL + part] += $multiply(code, weights[part]);
+                        }""")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -91,6 +91,7 @@ def _header(
         " *   value = (code - ZERO_POINT) * SCALE.",
         " * Images lie row by row, the channels of a pixel together. The arrays must not overlap; the function keeps",
         " * its tensors in a static block, so one call runs at a time.",
+        *_plugging_in(name, by_product),
         f" * Define {upper}_NO_DATA before including this file for the macros and the function alone.\n */",
         f"#ifndef {upper}_H\n#define {upper}_H\n\n#include <stdint.h>\n",
     ]
@@ -104,8 +105,10 @@ def _header(
             f"#define {prefix}_ZERO_POINT ({tensor.zero_point})\n",
         ]
     lines += [
-        "/* bytes of the static block that holds the tensors in between */",
-        f"#define {upper}_RAM_BYTES {buffers.size}",
+        "/* the static block: bytes of the tensors in between, and int32_t sums of one layer's channels */",
+        f"#define {upper}_TENSOR_BYTES {buffers.size}",
+        f"#define {upper}_SUMS {_sums(network)}",
+        f"#define {upper}_RAM_BYTES ({upper}_TENSOR_BYTES + 4 * {upper}_SUMS)",
         "/* bytes of the weights */",
         f"#define {upper}_WEIGHT_BYTES {sum(op.codes.size for op in network.operations if isinstance(op, Product))}\n",
         '#ifdef __cplusplus\nextern "C" {\n#endif',
@@ -126,6 +129,15 @@ def _header(
     return "\n".join(lines)
 
 
+def _plugging_in(name: str, by_product: dict[str, Circuit]) -> list[str]:
+    macros = sorted({circuit.macro for circuit in by_product.values()})
+    if not macros:
+        return []
+    lines = [f"Define {', '.join(macros)} before compiling {name}.c to compute products (int32_t, of two"]
+    lines.append("int8_t codes a, w) by a function of your own, such as a model of the circuit.")
+    return [f" * {line}" for line in lines]
+
+
 def _source(
     network: IntegerNetwork, name: str, buffers: Buffers, parts: dict[str, str], by_product: dict[str, Circuit]
 ) -> str:
@@ -136,7 +148,9 @@ def _source(
         *{circuit.macro: f"{circuit.text}\n" for circuit in by_product.values()}.values(),
     ]
     if buffers.size:
-        texts.append(f"static int8_t memory[{name.upper()}_RAM_BYTES];\n")
+        texts.append(f"static int8_t memory[{name.upper()}_TENSOR_BYTES];")
+    if _sums(network):
+        texts.append(f"static int32_t sums[{name.upper()}_SUMS];\n")
     roundings = {op.roundings for op in operations if isinstance(op, Product)}
     if 2 in roundings or any(isinstance(op, (Softmax, Addition, Rescale)) for op in operations):
         texts.append(REQUANTISED)
@@ -161,6 +175,11 @@ def _source(
         calls.append(f"    {function}({', '.join(arguments)});")
     texts.append(f"void {name}_run(const int8_t *input, int8_t *output)\n{{\n" + "\n".join(calls) + "\n}\n")
     return "\n".join(texts)
+
+
+def _sums(network: IntegerNetwork) -> int:
+    """How many sums the widest product holds at a time."""
+    return max((operation.bias.size for operation in network.operations if isinstance(operation, Product)), default=0)
 
 
 def _shares_its_bytes(operation: Operation, buffers: Buffers) -> bool:

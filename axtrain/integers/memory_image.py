@@ -78,11 +78,12 @@ def write_memory(
 
     Example:
         >>> import keras, tempfile, axtrain as ax
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, kernel_initializer="ones")])
+        >>> layer = keras.layers.Dense(3, kernel_initializer="ones", name="out")
+        >>> model = keras.Sequential([keras.Input((2,)), layer])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     paths = write_memory(ax.convert(model, ax.Hardware()), folder)
         ...     {name: codes.tolist() for name, codes in read_memory(folder).items()}
-        {'dense': [[127, 127, 127], [127, 127, 127]]}
+        {'out': [[127, 127, 127], [127, 127, 127]]}
     """
     if isinstance(source, IntegerNetwork):
         blocks, form = network_blocks(source), WordFormat()

@@ -31,7 +31,8 @@ def write_onnx(network: IntegerNetwork, path: str | os.PathLike[str]) -> Path:
     The format asks for float arithmetic between the codes, rounded half to even, where the integer network rounds
     its sums twice, so codes differ: for the same input codes each layer's by at most 1 (while float32 sums err by
     less than a quarter code). Both lie within a real value: the integers' roundings by 1/2 + 1/4 of a code, the
-    quantise node's by 1/2. Differences of one layer pass on to the next. Softmax too is computed in float.
+    quantise node's by 1/2. Differences of one layer pass on to the next. Softmax too is computed in float. Means
+    differ where two codes are equally near.
 
     Args:
         network: of exact multipliers alone: the format knows no others.

@@ -188,7 +188,7 @@ def test_the_header_stands_alone(tmp_path):
     text = header.read_text()
     assert re.findall(r"#include (.*)", text) == ["<stdint.h>"]
     assert not re.search(r"\b(float|double|malloc)\b", source.read_text())
-    assert f"#define DENSE_0_RAM_BYTES {planned(network).size}" in text
+    assert f"#define DENSE_0_TENSOR_BYTES {planned(network).size}" in text and "#define DENSE_0_SUMS 6" in text
     scale = float(re.search(r"#define DENSE_0_INPUT_SCALE (.*)f", text)[1])
     assert np.float32(scale) == np.float32(network.tensors["input"].scale)
     for number, options in enumerate((["-std=c99"], ["-std=c99", "-DDENSE_0_NO_DATA"], ["-x", "c++"])):
@@ -196,6 +196,31 @@ def test_the_header_stands_alone(tmp_path):
         command = [GCC, "-Wall", "-Wextra", "-Wpedantic", "-Werror", *options, "-fsyntax-only", tmp_path / "alone.c"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, (number, done.stderr)
+
+
+ALONE = {
+    "dense": lambda b: b.dense(3),
+    "conv": lambda b: b.conv(2),
+    "depthwise": lambda b: b.depthwise(2),
+    "maximum": lambda b: b.pool("max", (2, 2), (2, 2)),
+    "mean": lambda b: b.pool("average", (2, 2), (2, 2)),
+    "pad": lambda b: b.pad(1, 2, 0, 1),
+    "rescale": lambda b: b.rescale(),
+    "softmax": lambda b: b.softmax(),
+    "addition": lambda b: b.add(b.last, b.last),
+}
+
+
+@needs_gcc
+@pytest.mark.parametrize("kind", ALONE)
+def test_an_operation_alone_leaves_nothing_unused(tmp_path, kind):
+    """No function that only other operations need, which gcc would warn of; and no block of no bytes."""
+    b = Builder(0, (4, 5, 2), name=kind)
+    ALONE[kind](b)
+    header, source, _ = write_c(b.finished(), tmp_path)
+    done = subprocess.run([GCC, *FLAGS, "-fsyntax-only", source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"#define {kind.upper()}_TENSOR_BYTES 0" in header.read_text()
 
 
 def test_tensors_that_are_needed_together_lie_apart():

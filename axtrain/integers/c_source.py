@@ -10,8 +10,9 @@ from typing import Any
 from axtrain.files import write_whole
 from axtrain.integers.buffers import Buffers, planned
 from axtrain.integers.c_arithmetic import CLAMPED, REQUANTISED, REQUANTISED_ONCE, SOFTMAX
+from axtrain.integers.c_multipliers import Circuit, circuits
 from axtrain.integers.c_operations import operation_function
-from axtrain.integers.c_products import Circuit, circuits, product_data, product_function
+from axtrain.integers.c_products import product_data, product_function
 from axtrain.integers.c_program import example_program
 from axtrain.integers.c_text import array, comment, identifier, identifiers, shape_text
 from axtrain.integers.network import Addition, IntegerNetwork, Operation, Product, Rescale, Reshape, Softmax

@@ -12,7 +12,7 @@ from typing import Any
 
 def _litert(model: Any, network: Any, folder: Path) -> None:
     """`model.tflite`: int8 LiteRT, exact multipliers alone."""
-    from axtrain.integers.litert import write_litert
+    from axtrain.integers.litert.writing import write_litert
 
     write_litert(network, folder / "model.tflite")
 
@@ -24,13 +24,37 @@ def _saved_model(model: Any, network: Any, folder: Path) -> None:
     write_saved_model(frozen_copy(model), folder / "saved_model")
 
 
+def _c(model: Any, network: Any, folder: Path) -> None:
+    """`NAME.h`, `NAME.c`, `NAME_test.c`: C99, any multiplier."""
+    from axtrain.integers.c_code.source import write
+
+    write(model, network, folder)
+
+
+def _memory(model: Any, network: Any, folder: Path) -> None:
+    """`weights.hex`, `weights.bin`, `weights.json`: the weight memory's image, any hardware."""
+    from axtrain.integers.memory.image import write
+
+    write(model, network, folder)
+
+
+def _onnx(model: Any, network: Any, folder: Path) -> None:
+    """`model.onnx`: quantise/dequantise nodes, exact multipliers alone."""
+    from axtrain.integers.onnx_files.writing import write
+
+    write(model, network, folder)
+
+
 # Name -> function of (the Keras model, its `IntegerNetwork`, the folder), which writes files or subfolders there.
 FORMATS: dict[str, Callable[[Any, Any, Path], None]] = {
     "litert": _litert,
     "saved_model": _saved_model,
+    "c": _c,
+    "memory": _memory,
+    "onnx": _onnx,
 }
 # Those that are written from the Keras model alone: they get `None` for the integer network.
-WITHOUT_NETWORK = frozenset({"saved_model"})
+WITHOUT_NETWORK = frozenset({"saved_model", "memory"})
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -59,7 +83,7 @@ def write_formats(model: Any, folder: Path, formats: Sequence[str], calibration:
     """
     names, network = check_formats(formats), None
     if set(names) - WITHOUT_NETWORK:
-        from axtrain.integers.lowering import integer_network
+        from axtrain.integers.lowering.lowering import integer_network
 
         network = integer_network(model, calibration)
     for name in names:

@@ -11,9 +11,9 @@ import pytest
 import random_networks
 from random_networks import CIRCUITS, Builder
 
-from axtrain.integers.buffers import planned
-from axtrain.integers.c_source import write, write_c
-from axtrain.integers.c_text import array, comment, identifiers
+from axtrain.integers.c_code.buffers import planned
+from axtrain.integers.c_code.source import write, write_c
+from axtrain.integers.c_code.text import array, comment, identifiers
 
 GCC = shutil.which("gcc")
 needs_gcc = pytest.mark.skipif(GCC is None, reason="gcc is not installed")

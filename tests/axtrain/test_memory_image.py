@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import axtrain as ax
-from axtrain.integers.memory_image import read_memory, write, write_blocks, write_memory
-from axtrain.integers.memory_words import WeightBlock, WordFormat
-from axtrain.integers.row_files import read_rows
+from axtrain.integers.memory.image import read_memory, write, write_blocks, write_memory
+from axtrain.integers.memory.row_files import read_rows
+from axtrain.integers.memory.words import WeightBlock, WordFormat
 from axtrain.noise_models.encodings import code_range, stored_bits
 from axtrain.noise_models.memories import (
     SECDED,

@@ -10,7 +10,7 @@ import random_networks
 from random_networks import CIRCUITS, Builder
 
 from axtrain.integers.network import Pad, Reshape
-from axtrain.integers.onnx_graph import OPSET, write, write_onnx
+from axtrain.integers.onnx_files.writing import OPSET, write, write_onnx
 
 missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(missing), reason=f"{' and '.join(missing)} not installed")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from axtrain.integers.c_text import comment
+from axtrain.integers.c_code.text import comment
 from axtrain.integers.network import IntegerNetwork, Product
 
 MACRO = "AXTRAIN_MULTIPLY"

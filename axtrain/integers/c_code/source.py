@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from axtrain.files import write_whole
-from axtrain.integers.buffers import Buffers, planned
-from axtrain.integers.c_arithmetic import CLAMPED, REQUANTISED, REQUANTISED_ONCE, SOFTMAX
-from axtrain.integers.c_multipliers import Circuit, circuits
-from axtrain.integers.c_operations import operation_function
-from axtrain.integers.c_products import product_data, product_function
-from axtrain.integers.c_program import example_program
-from axtrain.integers.c_text import array, comment, identifier, identifiers, shape_text
+from axtrain.integers.c_code.arithmetic import CLAMPED, REQUANTISED, REQUANTISED_ONCE, SOFTMAX
+from axtrain.integers.c_code.buffers import Buffers, planned
+from axtrain.integers.c_code.multipliers import Circuit, circuits
+from axtrain.integers.c_code.operations import operation_function
+from axtrain.integers.c_code.products import product_data, product_function
+from axtrain.integers.c_code.program import example_program
+from axtrain.integers.c_code.text import array, comment, identifier, identifiers, shape_text
 from axtrain.integers.network import Addition, IntegerNetwork, Operation, Product, Rescale, Reshape, Softmax
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from axtrain.integers.steps import FlatModel
+from axtrain.integers.lowering.steps import FlatModel
 from axtrain.layers.statistics import Observer
 from axtrain.quantisation import Quantisation
 from axtrain.quantisers import calibrated_range

@@ -6,7 +6,7 @@ from string import Template
 
 import numpy as np
 
-from axtrain.integers.c_text import array, comment, constants, shape_text
+from axtrain.integers.c_code.text import array, comment, constants, shape_text
 from axtrain.integers.network import IntegerNetwork, Product, Tensor
 
 # The sums of all output channels grow together, so that weights are read in the order in which they lie.

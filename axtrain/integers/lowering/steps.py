@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from axtrain.integers.counterparts import IDENTITIES, KINDS, check_layer, clamp_or_softmax, function_of
+from axtrain.integers.lowering.counterparts import IDENTITIES, KINDS, check_layer, clamp_or_softmax, function_of
 from axtrain.model_walk import all_layers, is_graph
 
 

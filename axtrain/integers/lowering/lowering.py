@@ -7,12 +7,12 @@ import keras
 from axtrain.controls import hardware_layers
 from axtrain.conversion import convert, strip
 from axtrain.hardware import Hardware
-from axtrain.integers.assembling import Assembly
-from axtrain.integers.folding import folded
+from axtrain.integers.lowering.assembling import Assembly
+from axtrain.integers.lowering.folding import folded
+from axtrain.integers.lowering.ranges import observed_ranges
+from axtrain.integers.lowering.scales import TensorScales, tensors_to_observe
+from axtrain.integers.lowering.steps import flat_model
 from axtrain.integers.network import IntegerNetwork
-from axtrain.integers.ranges import observed_ranges
-from axtrain.integers.scales import TensorScales, tensors_to_observe
-from axtrain.integers.steps import flat_model
 from axtrain.quantisation import Quantisation
 
 

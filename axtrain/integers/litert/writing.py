@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from axtrain.files import write_whole
-from axtrain.integers.litert_operations import OPERATORS
+from axtrain.integers.litert.operations import OPERATORS
 from axtrain.integers.network import IntegerNetwork, Operation, Tensor
 
 _IDENTIFIER = b"TFL3"

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from keras import ops
 
-from axtrain.integers.steps import FlatModel, Step
+from axtrain.integers.lowering.steps import FlatModel, Step
 
 _TAKE_CLAMPS = ("product", "addition", "max", "average", "normalisation", "clamp")
 

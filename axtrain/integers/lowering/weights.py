@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from axtrain.emulation.code_table import encoded_table
-from axtrain.integers.steps import Step
+from axtrain.integers.lowering.steps import Step
 from axtrain.noise_models.multiplier import Multiplier
 from axtrain.quantisers import quantise_weights
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from axtrain.files import whole_file
 from axtrain.integers.network import IntegerNetwork, Product
-from axtrain.integers.onnx_nodes import OnnxGraph
-from axtrain.integers.onnx_operations import add_operation
+from axtrain.integers.onnx_files.nodes import OnnxGraph
+from axtrain.integers.onnx_files.operations import add_operation
 
 OPSET = 17
 _IR_VERSION = 8  # of the release that brought opset 17, so that runtimes since then read the file

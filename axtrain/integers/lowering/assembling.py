@@ -7,6 +7,9 @@ from typing import Any
 import keras
 
 from axtrain.emulation.geometry import same_pads
+from axtrain.integers.lowering.scales import HIGHEST, LOWEST, Scale, scale_of_layer
+from axtrain.integers.lowering.steps import FlatModel, Step
+from axtrain.integers.lowering.weights import circuit_table, is_odd, layer_weights, normalisation_weights
 from axtrain.integers.network import (
     NO_PADDING,
     Addition,
@@ -27,9 +30,6 @@ from axtrain.integers.requantisation import (
     product_multipliers,
     rescaling_multiplier,
 )
-from axtrain.integers.scales import HIGHEST, LOWEST, Scale, scale_of_layer
-from axtrain.integers.steps import FlatModel, Step
-from axtrain.integers.weights import circuit_table, is_odd, layer_weights, normalisation_weights
 
 _PRODUCTS = {
     keras.layers.Dense: "dense",

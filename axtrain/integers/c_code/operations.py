@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from string import Template
 
-from axtrain.integers.c_text import constants
+from axtrain.integers.c_code.text import constants
 from axtrain.integers.network import (
     Addition,
     IntegerNetwork,

@@ -18,7 +18,7 @@ from axtrain.integers.network import (
     Softmax,
     Tensor,
 )
-from axtrain.integers.onnx_nodes import FIRST, OnnxGraph, codes_name, is_image
+from axtrain.integers.onnx_files.nodes import FIRST, OnnxGraph, codes_name, is_image
 
 
 def add_operation(graph: OnnxGraph, operation: Operation) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from axtrain.integers.c_text import plain
+from axtrain.integers.c_code.text import plain
 
 
 def rows_of_cells(cells: np.ndarray, width: int) -> list[int]:

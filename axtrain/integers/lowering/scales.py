@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from axtrain.integers.steps import FlatModel, Step
+from axtrain.integers.lowering.steps import FlatModel, Step
 from axtrain.quantisers import affine_parameters, symmetric_scale
 
 LOWEST, HIGHEST = -128, 127

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from axtrain.files import write_whole
-from axtrain.integers.c_text import shape_text
-from axtrain.integers.memory_words import (
+from axtrain.integers.c_code.text import shape_text
+from axtrain.integers.memory.row_files import cells_of_rows, read_rows, rows_bytes, rows_of_cells, rows_text
+from axtrain.integers.memory.words import (
     WeightBlock,
     WordFormat,
     cells_of,
@@ -21,7 +22,6 @@ from axtrain.integers.memory_words import (
     places,
 )
 from axtrain.integers.network import IntegerNetwork
-from axtrain.integers.row_files import cells_of_rows, read_rows, rows_bytes, rows_of_cells, rows_text
 from axtrain.noise_models.protections import Protection, protection_from_dict
 
 _FORMAT = "axtrain-memory-1"

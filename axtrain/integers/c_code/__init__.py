@@ -1,0 +1,1 @@
+"""An `IntegerNetwork` as C99."""

@@ -1,0 +1,1 @@
+"""LiteRT files of an `IntegerNetwork`, and how they compare."""

@@ -1,0 +1,1 @@
+"""The weight memory's image, for a testbench."""

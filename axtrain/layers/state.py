@@ -100,7 +100,7 @@ class HardwareState(FittedState):
         live on any chip, unless `trains_on_chip`; in inference they are those of the chip set by
         `axtrain.set_chip`.
         """
-        weights = quantise_weights(kernel, self.hardware.weight_bits, axes)
+        weights = self.hardware.weight_codes(kernel, axes)
         memory = self.hardware.weight_memory
         if memory is None:
             return weights
@@ -176,7 +176,7 @@ class HardwareState(FittedState):
         low, high = calibrated_range(samples, method=method, percentile=quantisation.percentile, symmetric=symmetric)
         self.set_range(low, high)
         activations = self.quantise_activations(ops.convert_to_tensor(samples), training=False)
-        weights = quantise_weights(ops.convert_to_tensor(kernel), self.hardware.weight_bits, axes)
+        weights = self.hardware.weight_codes(ops.convert_to_tensor(kernel), axes)
         self._keep_distributions(ops.convert_to_numpy(activations.codes), ops.convert_to_numpy(weights.codes))
         self.fit(None, None, rank=self.rank, shape="normal")
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from axtrain.conversion import convert
 from axtrain.hardware import Hardware
-from axtrain.interop.keras2 import _RENAMED
+from axtrain.interop.keras2 import RENAMED
 from axtrain.interop.learnt_ranges import activation, hardware_of, input_ranges
 from axtrain.model_walk import all_layers
 
-_NAMES = {(kind, old): new for (kind, new), old in _RENAMED.items()}
+_NAMES = {(kind, old): new for (kind, new), old in RENAMED.items()}
 _DROPPED = ("batch_input_shape", "dtype", "seed")
 
 
@@ -126,8 +126,10 @@ def _layer(wrapped: Any, made: dict[int, Any]) -> Any:
             f"Received: {layer.name!r} of class {name}"
         )
     known = set(inspect.signature(kind.__init__).parameters) | {"name", "trainable"}
-    defaults = {setting: parameter.default for base in reversed(own.__mro__) if base is not object
-                for setting, parameter in inspect.signature(base.__init__).parameters.items()}  # fmt: skip
+    defaults = {}
+    for base in reversed(own.__mro__[:-1]):  # some of a layer's settings are its base's
+        signature = inspect.signature(vars(base).get("__init__", object.__init__))
+        defaults.update({setting: parameter.default for setting, parameter in signature.parameters.items()})
     settings: dict[str, Any] = {"dtype": layer.dtype_policy.name}
     config = layer.get_config()
     if "activation" in config:

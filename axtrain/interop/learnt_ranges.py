@@ -36,8 +36,8 @@ def hardware_of(layer: Any) -> Hardware | None:
         )
     if getattr(inner, "depth_multiplier", 1) != 1:
         raise ValueError(
-            "The 8-bit scheme scales depthwise weights per multiplier and no hardware here does; use depth_multiplier=1. "
-            f"Received: {inner.name!r}, depth_multiplier={inner.depth_multiplier}"
+            "The 8-bit scheme scales depthwise weights per multiplier and no hardware here does; use "
+            f"depth_multiplier=1. Received: {inner.name!r}, depth_multiplier={inner.depth_multiplier}"
         )
     return Hardware(quantisation=Quantisation(weight_scale=_SCALES[name]))
 
@@ -51,14 +51,16 @@ def input_ranges(model: Any) -> dict[str, tuple[float, float]]:
 
     of_tensors: dict[int, Any] = {}
     found: dict[str, tuple[float, float]] = {}
-    for node in (node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]):
+    for node in (
+        node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]
+    ):
         layer, inputs = node.layer, tf.nest.flatten(node.keras_inputs)
         before = of_tensors.get(id(inputs[0])) if len(inputs) == 1 else None
         product = getattr(layer, "hardware_product", None)
         if product is not None and float(product.state.seen.value) > 0:
             before = product.state.low.value, product.state.high.value
         if hasattr(layer, "quantize_config") and before is not None:
-            found[layer.layer.name] = tuple(float(np.asarray(bound)) for bound in before)
+            found[layer.layer.name] = float(np.asarray(before[0])), float(np.asarray(before[1]))
         after = _output_range(layer, before)
         of_tensors.update({id(tensor): after for tensor in tf.nest.flatten(node.outputs)})
     return {name: bounds for name, bounds in found.items() if bounds[0] < bounds[1]}

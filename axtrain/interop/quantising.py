@@ -94,9 +94,7 @@ def quantised(model: keras.Model, layers: Sequence[str] | None = None) -> Any:
     try:
         annotated = tf_keras.models.clone_model(
             translated,
-            clone_function=lambda layer: (
-                quantisation.quantize_annotate_layer(layer) if layer.name in names else layer
-            ),
+            clone_function=lambda layer: quantisation.quantize_annotate_layer(layer) if layer.name in names else layer,
         )
         annotated.set_weights(translated.get_weights())
         return quantisation.quantize_apply(annotated)

@@ -9,23 +9,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import tensorflow as tf
-
-from axtrain.conversion import _APPROXIMATE
-from axtrain.emulation.geometry import Convolution, Dense
+from axtrain import layers
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
+from axtrain.interop.keras2_product import KERNELS, OnHardware, kernel_name
 from axtrain.interop.library import library
-from axtrain.layers.playing import STATISTICAL, Playing, play
-from axtrain.layers.state import HardwareState
+from axtrain.layers.playing import STATISTICAL, Playing
 
 tfmot = library()
-import tf_keras  # noqa: E402 - after the library, whose import decides nothing any more
+import tf_keras  # noqa: E402 - once the library is there
 
-_PARTS = tfmot.quantization.keras
-_KERNELS = {"Dense": "kernel", "Conv1D": "kernel", "Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel"}
-_KEPT = ("low", "high", "seen", "noise_strength")
-PREFIX = "hardware_"
+_PARTS: Any = tfmot.quantization.keras
 
 
 @tf_keras.utils.register_keras_serializable("axtrain")
@@ -79,7 +73,7 @@ class ApproximateQuantizeConfig(_PARTS.QuantizeConfig):
 
     def get_weights_and_quantizers(self, layer):
         """The kernel; its quantiser gives the layer its hardware."""
-        return [(getattr(layer, _kernel_name(layer)), _OnHardware(self.hardware, self.playing))]
+        return [(getattr(layer, kernel_name(layer)), OnHardware(self.hardware, self.playing))]
 
     def get_activations_and_quantizers(self, layer):
         """None: the layer quantises its inputs itself."""
@@ -104,62 +98,6 @@ class ApproximateQuantizeConfig(_PARTS.QuantizeConfig):
         return {"hardware": self.hardware.to_dict(), **played}
 
 
-class _OnHardware(_PARTS.quantizers.Quantizer):
-    """Makes the state of a wrapped layer's hardware and gives the layer its product; the kernel passes unchanged."""
-
-    def __init__(self, hardware: Hardware, playing: Playing) -> None:
-        self.hardware, self.playing = hardware, playing
-
-    @tf.autograph.experimental.do_not_convert
-    def build(self, tensor_shape, name, layer):
-        """Called by the wrapper with itself as `layer`; what is to be saved becomes the wrapper's."""
-        with tf.init_scope():
-            state = HardwareState(self.hardware, name=f"{layer.layer.name}_hardware")
-            state.build()
-        kept = {name: getattr(state, name) for name in _KEPT}
-        kept |= {name: generator.state for name, generator in state.generators.items()}
-        for name, variable in kept.items():
-            setattr(layer, PREFIX + name, variable.value)
-        layer.hardware_product = _Product(layer.layer, state, self.playing)
-        layer.layer.call = layer.hardware_product.call
-        return {}
-
-    def __call__(self, inputs, training, weights, **kwargs):
-        return inputs
-
-    def get_config(self):
-        """Nothing: the `QuantizeConfig` makes it anew."""
-        return {}
-
-
-class _Product:
-    """A Keras 2 layer's forward pass on hardware."""
-
-    def __init__(self, layer: Any, state: HardwareState, playing: Playing) -> None:
-        self.layer, self.state, self.playing = layer, state, playing
-        self.kernel = getattr(layer, _kernel_name(layer))
-        self.geometry = _geometry(layer)
-
-    @tf.autograph.experimental.do_not_convert
-    def call(self, inputs, training=None):
-        """In place of the layer's own."""
-        training = False if training is None else training
-        if not isinstance(training, tf.Tensor):
-            return self._outputs(inputs, bool(training))
-        known = tf.get_static_value(training)
-        if known is not None:
-            return self._outputs(inputs, bool(known))
-        return tf.cond(training, partial(self._outputs, inputs, True), partial(self._outputs, inputs, False))
-
-    def _outputs(self, inputs, training: bool):
-        layer = self.layer
-        bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else None
-        operands = tf.cast(inputs, tf.float32), tf.convert_to_tensor(self.kernel)
-        outputs = play(self.state, self.geometry, *operands, self.playing, training, bias)
-        outputs = tf.cast(outputs, layer.compute_dtype)
-        return outputs if layer.activation is None else layer.activation(outputs)
-
-
 class _Registry(_PARTS.QuantizeRegistry):
     """Which layers are on hardware, which stay as they are, and which are not supported."""
 
@@ -168,12 +106,12 @@ class _Registry(_PARTS.QuantizeRegistry):
 
     def supports(self, layer) -> bool:
         """False for layers with products that only Keras 3 plays on hardware."""
-        plays = {kind.__name__ for kind in _APPROXIMATE}
-        return type(layer).__name__ in _KERNELS or type(layer).__name__ not in plays
+        plays = {name.removeprefix("Approx") for name in layers.__all__}
+        return type(layer).__name__ in KERNELS or type(layer).__name__ not in plays
 
     def get_quantize_config(self, layer):
         """On hardware where the layer has a kernel, else as it is."""
-        return self.made() if type(layer).__name__ in _KERNELS else _no_quantisation()
+        return self.made() if type(layer).__name__ in KERNELS else _no_quantisation()
 
 
 class _AsItIs(_PARTS.QuantizeLayoutTransform):
@@ -216,25 +154,3 @@ def _no_quantisation():
     )
 
     return configs.NoOpQuantizeConfig()
-
-
-def _kernel_name(layer: Any) -> str:
-    kind = type(layer).__name__
-    if kind not in _KERNELS:
-        raise ValueError(
-            f"Only {', '.join(_KERNELS)} layers of Keras 2 run on hardware; annotate the others with tfmot's own "
-            f"configs or leave them. Received: {layer.name!r} of class {kind}"
-        )
-    return _KERNELS[kind]
-
-
-def _geometry(layer: Any) -> Any:
-    kind = type(layer).__name__
-    if kind == "Dense":
-        return Dense()
-    if layer.data_format != "channels_last" or (layer.groups != 1 and kind != "DepthwiseConv2D"):
-        raise ValueError(
-            "Convolutions on hardware have data_format='channels_last' and groups=1. Received: layer "
-            f"{layer.name!r}, data_format={layer.data_format!r}, groups={layer.groups}"
-        )
-    return Convolution(tuple(layer.strides), layer.padding, tuple(layer.dilation_rate), kind == "DepthwiseConv2D")

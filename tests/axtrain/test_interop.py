@@ -7,7 +7,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 import axtrain as ax
 from axtrain.interop.keras2 import to_keras2
@@ -91,27 +90,6 @@ def test_what_keras_2_cannot_take_is_an_error():
         to_keras2(keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, zero_output_for_mask=True)]))
     with pytest.raises(ValueError, match="no such layer"):
         to_keras2(keras.Sequential([inputs, layers.RMSNormalization()]))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """A trained network, its data, and its accuracy."""
-    x, y = load_digits(return_X_y=True)
-    x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layers.Conv2D(8, 3, activation="relu", name="conv"),
-            layers.BatchNormalization(name="norm"),
-            layers.Flatten(),
-            layers.Dense(32, activation="relu", name="hidden"),
-            layers.Dense(10, activation="softmax", name="classes"),
-        ]
-    )
-    model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(x, y, epochs=8, verbose=0)
-    return model, x, y
 
 
 def kernels(model):

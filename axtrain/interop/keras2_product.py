@@ -55,9 +55,12 @@ class _Product:
         self.kernel = getattr(layer, kernel_name(layer))
         self.geometry = _geometry(layer)
 
-    @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        """In place of the layer's own."""
+        """In place of the layer's own; the wrapper reads from its signature that it wants `training`."""
+        return self._routed(inputs, training)
+
+    @tf.autograph.experimental.do_not_convert
+    def _routed(self, inputs, training):
         training = False if training is None else training
         if not isinstance(training, tf.Tensor):
             return self._outputs(inputs, bool(training))

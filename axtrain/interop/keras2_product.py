@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,11 @@ class OnHardware(_PARTS.quantizers.Quantizer):
         with tf.init_scope():
             state = HardwareState(self.hardware, name=f"{layer.layer.name}_hardware")
             state.build()
+            place = (
+                zlib.crc32(layer.name.encode()) >> 1
+            )  # else every layer's cells would fail alike; fits 32 bits signed
+            for generator in state.generators.values():
+                generator.state.assign([0, place])
         kept = {name: getattr(state, name) for name in _KEPT}
         kept |= {name: generator.state for name, generator in state.generators.items()}
         for name, variable in kept.items():

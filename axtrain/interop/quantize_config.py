@@ -27,10 +27,16 @@ class ApproximateQuantizeConfig(_PARTS.QuantizeConfig):
     """A Dense, Conv1D, Conv2D or DepthwiseConv2D layer of `tf_keras` on a `Hardware`, for `quantize_annotate_layer`.
 
     Forward: inputs become codes under a range that follows the batches in training (a moving average with the
-    `Quantisation`'s momentum), weights are read from their memory as codes, faults and all, and the sums of products
-    are those of the multiplier, bit for bit (the exact fidelity). Gradient: straight through to the clean weights, or
-    the table's slopes. Outputs are not quantised: the next layer on hardware quantises its inputs. The statistical
-    fidelities are fitted to calibration data, which this pipeline does not pass: they are played in Keras 3 alone.
+    `Quantisation`'s momentum), weights are read from a memory of the layer's own as codes, faults and all, and the sums
+    of products are those of the multiplier, bit for bit (the exact fidelity). Gradient: straight through to the clean
+    weights, or the table's slopes. Outputs are not quantised: the next layer on hardware quantises its inputs. The
+    statistical fidelities are fitted to calibration data, which this pipeline does not pass: they are played in Keras 3
+    alone.
+
+    The wrapper keeps range, chip and noise strength among its weights (`hardware_low`, `hardware_chip_seed`,
+    `hardware_noise_strength`, ...). Save as `.h5` or in the TensorFlow format (`tfmot`'s own models do not load from
+    `.keras`); before loading, import this class and enter `tfmot.quantization.keras.quantize_scope()`.
+    `axtrain.interop.tfmot.to_keras3` takes the trained model to Keras 3, on its hardware and with its ranges.
 
     Args:
         hardware: an `axtrain.Hardware`, or its `to_dict()`.

@@ -68,6 +68,8 @@ def test_training_on_the_hardware_improves_the_network_on_it(trained):
     ]  # fmt: skip
     assert returned.get_layer("hidden").hardware == ROUGH
     assert accuracy(returned, x, y) > accuracy(untrained, x, y) + 0.05
+    on_hardware = [layer for layer in found.layers if hasattr(layer, "hardware_stream")]
+    assert len({int(layer.hardware_stream[1]) for layer in on_hardware}) == 5  # cells that fail differ by layer
     clean = ax.strip(returned)
     assert all(type(layer).__module__.startswith("keras.") for layer in clean.layers)
     for name in ("conv", "hidden"):
@@ -143,7 +145,7 @@ def test_stored_weights_fail_as_the_memory_says():
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saved_and_loaded_in_keras_2(trained, tmp_path):
-    _, found, x, y = trained
+    _, found, x, _y = trained
     steady = applied(network(), ax.Hardware(multiplier=ROUGH.multiplier), gradient="table", gradient_window=3)
     steady.set_weights(found.get_weights())
     steady.save(tmp_path / "model.h5")

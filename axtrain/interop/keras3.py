@@ -11,7 +11,7 @@ import numpy as np
 from axtrain.conversion import convert
 from axtrain.hardware import Hardware
 from axtrain.interop.keras2 import RENAMED
-from axtrain.interop.learnt_ranges import activation, hardware_of, input_ranges
+from axtrain.interop.learnt_ranges import activation, hardware_of, input_ranges, nodes
 from axtrain.model_walk import all_layers
 
 _NAMES = {(kind, old): new for (kind, new), old in RENAMED.items()}
@@ -92,12 +92,6 @@ def plain_keras3(model: Any) -> keras.Model:
         if id(layer) in made and not isinstance(made[id(layer)], keras.Model):
             _copy_weights(layer, made[id(layer)])
     return found
-
-
-def nodes(model: Any) -> list:
-    """The calls of a Keras 2 model's layers, inputs left out, each behind those that it needs."""
-    found = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
-    return [node for node in found if not node.is_input]
 
 
 def _copy_weights(old: Any, new: keras.layers.Layer) -> None:

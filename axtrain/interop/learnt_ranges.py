@@ -11,7 +11,7 @@ from axtrain.quantisation import Quantisation
 
 # Their outputs are values of their inputs, or 0.
 _MOVING = ("Flatten", "Reshape", "Permute", "MaxPooling", "GlobalMaxPooling", "Dropout", "SpatialDropout", "Cropping",
-           "ZeroPadding", "ActivityRegularization", "InputLayer")  # fmt: skip
+           "ZeroPadding", "ActivityRegularization")  # fmt: skip
 # How the default 8-bit scheme scales the weights of each layer.
 _SCALES = {"Dense": "per_tensor", "Conv2DTranspose": "per_tensor", "DepthwiseConv2D": "per_tensor",
            "Conv2D": "per_channel"}  # fmt: skip
@@ -45,25 +45,32 @@ def hardware_of(layer: Any) -> Hardware | None:
 def input_ranges(model: Any) -> dict[str, tuple[float, float]]:
     """The learnt (low, high) of each layer's input, by the name of the layer in the user's model.
 
-    A range comes from the quantiser before the layer, past layers that only move values, or from the layer's own.
+    A range comes from the quantiser before the layer, past layers that only move values, or from the layer's own; that
+    of a layer with several calls covers all of theirs.
     """
     import tensorflow as tf
 
     of_tensors: dict[int, Any] = {}
-    found: dict[str, tuple[float, float]] = {}
-    for node in (
-        node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]
-    ):
+    found: dict[str, list] = {}  # of each call
+    for node in nodes(model):
         layer, inputs = node.layer, tf.nest.flatten(node.keras_inputs)
         before = of_tensors.get(id(inputs[0])) if len(inputs) == 1 else None
         product = getattr(layer, "hardware_product", None)
         if product is not None and float(product.state.seen.value) > 0:
             before = product.state.low.value, product.state.high.value
-        if hasattr(layer, "quantize_config") and before is not None:
-            found[layer.layer.name] = float(np.asarray(before[0])), float(np.asarray(before[1]))
+        if hasattr(layer, "quantize_config"):
+            found.setdefault(layer.layer.name, []).append(before)
         after = _output_range(layer, before)
         of_tensors.update({id(tensor): after for tensor in tf.nest.flatten(node.outputs)})
-    return {name: bounds for name, bounds in found.items() if bounds[0] < bounds[1]}
+    ranges = {name: np.array(bounds, np.float64) for name, bounds in found.items() if None not in bounds}
+    hull = {name: (float(bounds[:, 0].min()), float(bounds[:, 1].max())) for name, bounds in ranges.items()}
+    return {name: bounds for name, bounds in hull.items() if bounds[0] < bounds[1]}
+
+
+def nodes(model: Any) -> list:
+    """The calls of a Keras 2 model's layers, inputs left out, each behind those that it needs."""
+    found = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    return [node for node in found if not node.is_input]
 
 
 def activation(layer: Any) -> Any:

@@ -89,6 +89,8 @@ def quantised(model: keras.Model, layers: Sequence[str] | None = None) -> Any:
     import tf_keras
 
     quantisation = library().quantization.keras
+    if any(isinstance(layer, keras.Model) for layer in model.layers):
+        raise ValueError(f"Models inside models cannot be quantised by tfmot. Received: {model.name!r}")
     names = {layer.name for layer in named(all_layers(model), layers)}
     translated = to_keras2(model)
     try:
@@ -96,7 +98,6 @@ def quantised(model: keras.Model, layers: Sequence[str] | None = None) -> Any:
             translated,
             clone_function=lambda layer: quantisation.quantize_annotate_layer(layer) if layer.name in names else layer,
         )
-        annotated.set_weights(translated.get_weights())
         return quantisation.quantize_apply(annotated)
     except (RuntimeError, ValueError) as error:
         raise ValueError(

@@ -159,5 +159,8 @@ def test_what_cannot_come_back_is_an_error(digits):
     wide = keras.Sequential([keras.Input((8, 8, 1)), layers.DepthwiseConv2D(3, depth_multiplier=2)])
     with pytest.raises(ValueError, match="depth_multiplier=2"):
         to_keras3(quantised(wide))
+    nested = keras.Sequential([keras.Input((8, 8, 1)), chain()])
+    with pytest.raises(ValueError, match="Models inside models"):
+        ax.interop.tfmot.quantize_aware(nested, x, y, loss=LOSS)
     with pytest.raises(TypeError, match="Received: hardware='drum4'"):
         ax.interop.tfmot.quantize_aware(model, x, y, hardware="drum4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -56,6 +57,7 @@ def convert(
     calibration=None,
     *,
     overrides: dict[str, Hardware | None] | None = None,
+    activation_ranges: Mapping[str, tuple[float, float]] | None = None,
     strict: bool = False,
     fidelity: str = "exact",
     engine: str | None = None,
@@ -78,6 +80,8 @@ def convert(
             follow its batches (a moving average in training).
         overrides: hardware for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer in
             float. The last match counts.
+        activation_ranges: the (low, high) of single layers' inputs, by name, where they are known: they count before
+            calibration data.
         strict: raise where a layer with products cannot be converted.
         fidelity: `"exact"`, `"calibrated"`, `"gaussian"` or `"float"`; `axtrain.set_fidelity` changes it later.
         engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
@@ -92,7 +96,8 @@ def convert(
 
     Raises:
         TypeError: not a Keras model, or not hardware.
-        ValueError: an unknown option, a subclassed or unbuilt model, an override that matches no layer, calibration
+        ValueError: an unknown option, a subclassed or unbuilt model, an override that matches no layer, a range of no
+            layer with one product on hardware, or without low < high, calibration
             data that are not finite, or (strict) a layer that cannot be converted.
 
     Example:
@@ -119,6 +124,7 @@ def convert(
     Playing(**played)  # what is unknown is refused here; Keras would wrap it in a TypeError of its own
     converted = cloned(model, lambda layer: _converted(layer, chosen, played))
     copy_state(model, converted)
+    known = _known_ranges(converted, activation_ranges or {})
     _lay_out(converted)
     report = _report(model, converted, chosen)
     if strict and report.skipped:
@@ -127,8 +133,10 @@ def convert(
             f"strict=True, and these layers cannot run on the hardware: {listed}. Keep them in float with "
             "overrides={name: None}, or convert with strict=False"
         )
+    for state, bounds in known.values():
+        state.set_range(*bounds)
     if calibration is not None:
-        _calibrate(converted, calibration)
+        _calibrate(converted, calibration, known)
     converted.conversion_report = report
     return converted
 
@@ -298,6 +306,23 @@ def _report(model, converted, chosen) -> ConversionReport:
     return ConversionReport(tuple(entries), compile_dropped=bool(model.compiled))
 
 
+def _known_ranges(model, ranges: Mapping[str, tuple[float, float]]) -> dict[int, tuple]:
+    """(state, (low, high)) of the layers whose range is given, by the state's identity."""
+    states = {
+        layer.name: layer.products[0].state for layer in all_layers(model) if len(getattr(layer, "products", ())) == 1
+    }
+    for name, bounds in ranges.items():
+        if name not in states:
+            raise ValueError(
+                "`activation_ranges` names layers on hardware with one product; these are "
+                f"{', '.join(states) or 'none'}. Received: {name!r}"
+            )
+        low, high = bounds
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"A range needs low < high, both finite. Received: {name!r}: {bounds!r}")
+    return {id(states[name]): (states[name], tuple(map(float, bounds))) for name, bounds in ranges.items()}
+
+
 def _check_finite(calibration) -> None:
     for array in keras.tree.flatten(calibration):
         array = np.asarray(array)
@@ -311,7 +336,7 @@ def _check_finite(calibration) -> None:
             )
 
 
-def _calibrate(model, calibration) -> None:
+def _calibrate(model, calibration, known: dict[int, tuple]) -> None:
     """Passes the data through the float network, each hardware layer watching its own input."""
     products = [(layer, product) for layer in all_layers(model) for product in getattr(layer, "products", ())]
     for _, product in products:
@@ -331,7 +356,8 @@ def _calibrate(model, calibration) -> None:
         first, kernel = samples[id(product.state)]
         axes = product.geometry.summed_axes(len(kernel.shape))
         try:
-            product.state.calibrate(first, kernel, axes)
+            bounds = {"bounds": known[id(product.state)][1]} if id(product.state) in known else {}
+            product.state.calibrate(first, kernel, axes, **bounds)
         except ValueError as error:
             raise ValueError(f"Layer {layer.name!r} could not be calibrated: {error}") from error
     for layer in all_layers(model):

@@ -20,7 +20,7 @@ from axtrain import __version__
 from axtrain.controls import hardware_layers
 from axtrain.files import whole_file, write_whole
 from axtrain.integers.formats import check_formats, write_formats
-from axtrain.quantisers import affine_parameters, quantise_weights, symmetric_scale
+from axtrain.quantisers import affine_parameters, symmetric_scale
 
 MANIFEST = "manifest.json"
 _FORMAT = "axtrain-export-1"
@@ -221,7 +221,7 @@ def _product_integers(product) -> dict[str, Any]:
         second = symmetric_scale(state.second.low.value, state.second.high.value, limit)
         return {"scale": np.float32(ops.convert_to_numpy(second)), **arrays}
     kernel = ops.convert_to_tensor(product.kernel)
-    weights = quantise_weights(kernel, hardware.weight_bits, product.geometry.summed_axes(len(kernel.shape)))
+    weights = hardware.weight_codes(kernel, product.geometry.summed_axes(len(kernel.shape)))
     return {
         "codes": ops.convert_to_numpy(weights.codes).astype(np.int16),
         "scale": ops.convert_to_numpy(weights.scale).reshape(-1).astype(np.float32),

@@ -150,6 +150,17 @@ class Hardware:
         """Width of the weight codes, and of the words in the weight memory."""
         return self.quantisation.weight_bits or self.circuit.weight_bits
 
+    def weight_codes(self, kernel, axes: tuple[int, ...]):
+        """A kernel as the `axtrain.quantisers.Codes` that this hardware stores.
+
+        Args:
+            kernel: float32 tensor.
+            axes: those that one output sums over.
+        """
+        from axtrain.quantisers import quantise_weights  # needs Keras; a description does not
+
+        return quantise_weights(kernel, self.weight_bits, axes, self.quantisation.weight_scale == "per_tensor")
+
     @property
     def activation_codes(self) -> tuple[int, int]:
         """Smallest and largest activation code."""

@@ -15,7 +15,7 @@ def _choice(name: str, value: Any, allowed: tuple) -> None:
 class Quantisation:
     """How real numbers become operand codes; `None` leaves a choice to the multiplier.
 
-    Weights are symmetric, one scale per output channel. Activations have one scale per tensor.
+    Weights are symmetric, one scale per output channel or per kernel. Activations have one scale per tensor.
     """
 
     activations: str | None = None
@@ -32,6 +32,9 @@ class Quantisation:
     """2 to 10 bits; default the multiplier's width."""
     weight_bits: int | None = None
     """2 to 10 bits; default the multiplier's width."""
+    weight_scale: str = "per_channel"
+    """`"per_channel"`: one scale per output channel; or `"per_tensor"`: one for a layer's whole kernel, so that equal
+    weights have equal codes in all channels, as clustered ones need."""
     bias_bits: int = 16
     """2 to 16 bits: the words of biases in a `Hardware.bias_memory`, symmetric, one scale per layer; biases
     that live in no such memory stay in float."""
@@ -47,6 +50,7 @@ class Quantisation:
         _choice("activations", self.activations, (None, "affine", "symmetric"))
         _choice("activation_encoding", self.activation_encoding, (None, "auto", "offset", "sign_magnitude"))
         _choice("weight_encoding", self.weight_encoding, (None, "offset", "sign_magnitude"))
+        _choice("weight_scale", self.weight_scale, ("per_channel", "per_tensor"))
         _choice("activation_range", self.activation_range, ("percentile", "minmax", "moving_average"))
         for name in ("activation_bits", "weight_bits"):
             bits = getattr(self, name)

@@ -141,19 +141,22 @@ def quantise(value, scale, zero_point, code_low: int, code_high: int) -> Codes:
     return Quantiser(ops.stop_gradient(scale), ops.stop_gradient(zero_point), code_low, code_high)(value)
 
 
-def quantise_weights(kernel, bits: int, axes: tuple[int, ...]) -> Codes:
+def quantise_weights(kernel, bits: int, axes: tuple[int, ...], per_tensor: bool = False) -> Codes:
     """Symmetric signed codes -(2^(n-1) - 1) .. 2^(n-1) - 1, one scale per output channel.
 
     Args:
         kernel: float32 tensor.
         bits: 2 to 10.
         axes: the axes that are summed over; every combination of the others is a channel.
+        per_tensor: whether all channels have the same scale, that of the largest.
 
     Returns:
         `Codes`, the scale with the summed axes kept at length 1.
     """
     limit = (1 << (bits - 1)) - 1
     largest = ops.max(ops.abs(ops.stop_gradient(kernel)), axis=axes, keepdims=True)
+    if per_tensor:
+        largest = ops.broadcast_to(ops.max(largest), ops.shape(largest))
     scale = ops.where(largest > 0, largest / limit, 1.0)
     return quantise(kernel, scale, ops.zeros(()), -limit, limit)
 

@@ -153,6 +153,9 @@ def summary(model: keras.Model, *, console=None) -> Summary:
     return result
 
 
+_SCALES = {"per_channel": "per channel", "per_tensor": "one scale for the kernel"}
+
+
 def _summarise(layer: ApproximateLayer) -> LayerSummary:
     hardware, state = layer.hardware, layer.hardware_state
     quantisation, encodings = hardware.quantisation, hardware.operand_encodings
@@ -171,7 +174,7 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         fidelity=layer.fidelity,
         activations=f"{hardware.activation_bits} bits {hardware.activations} ({encodings[0]}), range from {range_of}",
         activation_range=products[0].activation_range,
-        weights=f"{hardware.weight_bits} bits symmetric per channel ({encodings[1]})",
+        weights=f"{hardware.weight_bits} bits symmetric {_SCALES[quantisation.weight_scale]} ({encodings[1]})",
         memory=_memory_in_words(hardware.weight_memory),
         products=products,
         fidelity_report=layer.fidelity_report,

@@ -20,7 +20,6 @@ from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import HardwareProduct
 from axtrain.layers.state import HardwareState
 from axtrain.model_walk import all_layers, named
-from axtrain.quantisers import quantise_weights
 
 WEIGHTINGS = ("hardware", "constant", "proportional")
 
@@ -57,7 +56,7 @@ class NoisyWeight:
         arranged = self.product.arranged or (lambda kernel: kernel)
         kernel, state = arranged(value), self.product.state
         axes = self.product.geometry.summed_axes(len(kernel.shape))
-        held = quantise_weights(kernel, state.hardware.weight_bits, axes)
+        held = state.hardware.weight_codes(kernel, axes)
         index = ops.cast(held.codes, "int32") - state.hardware.code_table.weight_low
         found = ops.take(self.table, index) * ops.square(held.scale)
         if self.order is None:

@@ -14,7 +14,6 @@ from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import HardwareProduct
 from axtrain.model_walk import all_layers
 from axtrain.noise_models import picture_style as style
-from axtrain.quantisers import quantise_weights
 
 
 def weights_figure(
@@ -111,7 +110,7 @@ def _counts(products: list[HardwareProduct], kernels: Iterable) -> np.ndarray:
     total = np.zeros(table.products.shape[1], np.int64)
     for product, kernel in zip(products, kernels, strict=True):
         kernel = ops.convert_to_tensor(kernel)
-        held = quantise_weights(kernel, hardware.weight_bits, product.geometry.summed_axes(len(kernel.shape)))
+        held = hardware.weight_codes(kernel, product.geometry.summed_axes(len(kernel.shape)))
         codes = ops.convert_to_numpy(held.codes).astype(np.int64).ravel()
         total += np.bincount(codes - table.weight_low, minlength=len(total))
     return total

@@ -15,7 +15,7 @@ import numpy as np
 from axtrain.layers import ApproximateLayer
 from axtrain.model_walk import all_layers, is_graph
 
-_RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}  # by Keras 3
+RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}  # by Keras 3
 _TOLERANCE = 1e-4  # of the largest output
 
 
@@ -126,7 +126,7 @@ def _layer(layer: keras.layers.Layer) -> Any:
     defaults = inspect.signature(type(layer).__init__).parameters
     settings = {}
     for name, value in layer.get_config().items():
-        name = _RENAMED.get((type(layer).__name__, name), name)
+        name = RENAMED.get((type(layer).__name__, name), name)
         if name.endswith("_initializer"):
             continue  # the weights are carried over
         if name == "dtype":

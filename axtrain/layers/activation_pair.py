@@ -56,13 +56,20 @@ class ActivationPairState(HardwareState):
         if hasattr(self, "second"):
             self.second.observer = None if value is None else type(value)()
 
-    def calibrate(self, samples: np.ndarray, kernel, axes: tuple[int, ...] = ()) -> None:
+    def calibrate(
+        self,
+        samples: np.ndarray,
+        kernel,
+        axes: tuple[int, ...] = (),
+        bounds: tuple[float, float] | None = None,
+    ) -> None:
         """Sets both ranges and fits the error statistics to samples of both operands.
 
         Args:
             samples: of the first operand.
             kernel: samples of the second.
             axes: of no use here.
+            bounds: the first operand's range, where it is known.
 
         Raises:
             ValueError: samples that are not finite.
@@ -74,4 +81,4 @@ class ActivationPairState(HardwareState):
         self.second.set_range(low, high)
         # Clipped to its range it has the codes that a kernel of one output channel would have.
         largest = max(abs(low), abs(high))
-        super().calibrate(samples, np.clip(second, -largest, largest), (0,))
+        super().calibrate(samples, np.clip(second, -largest, largest), (0,), bounds)

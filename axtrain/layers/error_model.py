@@ -12,7 +12,6 @@ from axtrain.emulation.geometry import terms
 from axtrain.layers import noise, residual
 from axtrain.layers.statistics import ErrorStatistics, fit_statistics, histogram
 from axtrain.layers.windows import Windows, WindowSamples, cut_windows
-from axtrain.quantisers import quantise_weights
 
 
 class ErrorModel(NamedTuple):
@@ -209,6 +208,4 @@ class FittedState(keras.layers.Layer):
 
     def _weight_codes(self, geometry, kernel) -> np.ndarray:
         axes = geometry.summed_axes(len(kernel.shape))
-        return ops.convert_to_numpy(
-            quantise_weights(ops.convert_to_tensor(kernel), self.hardware.weight_bits, axes).codes
-        )
+        return ops.convert_to_numpy(self.hardware.weight_codes(ops.convert_to_tensor(kernel), axes).codes)

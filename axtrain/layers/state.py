@@ -100,7 +100,7 @@ class HardwareState(FittedState):
         live on any chip, unless `trains_on_chip`; in inference they are those of the chip set by
         `axtrain.set_chip`.
         """
-        weights = quantise_weights(kernel, self.hardware.weight_bits, axes)
+        weights = self.hardware.weight_codes(kernel, axes)
         memory = self.hardware.weight_memory
         if memory is None:
             return weights
@@ -157,13 +157,16 @@ class HardwareState(FittedState):
         read = memory.read(codes, bits, words, strength=self.noise_strength.value, **options)
         return ops.cast(read, "float32")
 
-    def calibrate(self, samples: np.ndarray, kernel, axes: tuple[int, ...]) -> None:
+    def calibrate(
+        self, samples: np.ndarray, kernel, axes: tuple[int, ...], bounds: tuple[float, float] | None = None
+    ) -> None:
         """Sets the activation range and keeps the operands' distributions, to which an error model is fitted.
 
         Args:
             samples: of the layer's input.
             kernel: the weights.
             axes: those of the kernel that are summed over.
+            bounds: a range that is known; `None` takes it from the samples.
 
         Raises:
             ValueError: samples or a kernel that are not finite.
@@ -174,9 +177,9 @@ class HardwareState(FittedState):
         method = "minmax" if quantisation.activation_range == "moving_average" else quantisation.activation_range
         symmetric = self.hardware.activations == "symmetric"
         low, high = calibrated_range(samples, method=method, percentile=quantisation.percentile, symmetric=symmetric)
-        self.set_range(low, high)
+        self.set_range(*(bounds or (low, high)))
         activations = self.quantise_activations(ops.convert_to_tensor(samples), training=False)
-        weights = quantise_weights(ops.convert_to_tensor(kernel), self.hardware.weight_bits, axes)
+        weights = self.hardware.weight_codes(ops.convert_to_tensor(kernel), axes)
         self._keep_distributions(ops.convert_to_numpy(activations.codes), ops.convert_to_numpy(weights.codes))
         self.fit(None, None, rank=self.rank, shape="normal")
 

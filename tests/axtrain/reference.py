@@ -192,9 +192,11 @@ def activation_codes(state, x):
 
 
 def weight_codes(hardware, kernel, summed):
-    """(codes, scale), one scale for each combination of the axes that are not summed over."""
+    """(codes, scale), one scale for each combination of the axes that are not summed over, or the largest for all."""
     kernel, limit = np.asarray(kernel), np.float32(_limit(hardware))
     scale = np.abs(kernel).max(axis=summed, keepdims=True) / limit
+    if hardware.quantisation.weight_scale == "per_tensor":
+        scale = np.full_like(scale, scale.max())
     scale = np.where(scale > 0, scale, np.float32(1))
     return np.round(kernel / scale).astype(int), scale
 

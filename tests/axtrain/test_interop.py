@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 import axtrain as ax
 from axtrain.interop.keras2 import to_keras2
@@ -93,27 +93,6 @@ def test_what_keras_2_cannot_take_is_an_error():
         to_keras2(keras.Sequential([inputs, layers.RMSNormalization()]))
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """A trained network, its data, and its accuracy."""
-    x, y = load_digits(return_X_y=True)
-    x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layers.Conv2D(8, 3, activation="relu", name="conv"),
-            layers.BatchNormalization(name="norm"),
-            layers.Flatten(),
-            layers.Dense(32, activation="relu", name="hidden"),
-            layers.Dense(10, activation="softmax", name="classes"),
-        ]
-    )
-    model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(x, y, epochs=8, verbose=0)
-    return model, x, y
-
-
 def kernels(model):
     return {layer.name: np.asarray(layer.kernel) for layer in model.layers if hasattr(layer, "kernel")}
 
@@ -178,37 +157,69 @@ def test_bad_arguments(digits):
             mistake()
 
 
+# What a user may import in which order before and after ours; `use` goes through tfmot, `touch` only loads it.
 ORDERS = {
     "ours first": "import axtrain as ax, keras\nax.interop.tfmot.prune\nuse()\n",
-    "tf first": "import tensorflow as tf\nimport axtrain as ax\nuse()\n",
-    "keras first": "import keras\nimport axtrain as ax\nuse()\n",
+    "tf first": "import tensorflow as tf\nimport axtrain as ax\ntouch()\n",
+    "keras first": "import keras\nimport axtrain as ax\ntouch()\n",
+    "tf_keras first": "import tf_keras\nimport axtrain as ax\ntouch()\n",
+    "every module first": (
+        "import pkgutil, axtrain.interop as folder\n"
+        "for found in pkgutil.iter_modules(folder.__path__, 'axtrain.interop.'): __import__(found.name)\ntouch()\n"
+    ),
+}
+# A user's own choice of Keras 2 stays, and ours works beside it.
+FLIPPED = {
+    "tfmot first": "import tensorflow_model_optimization\nuse()\n",
+    "the variable set": "import os\nos.environ['TF_USE_LEGACY_KERAS'] = '1'\nimport axtrain\ntouch()\n",
 }
 USE = """
+import os
 def use():
-    import os
     import keras, numpy as np, axtrain as ax
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     found = ax.interop.tfmot.prune(model, np.ones((8, 4), "float32"), np.ones((8, 3), "float32"), loss="mse")
     assert (np.asarray(found.layers[0].kernel) == 0).sum() == 6
     assert os.environ.get("TF_USE_LEGACY_KERAS") == before
+    touch()
+def touch():
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    import keras, tf_keras, axtrain as ax
+    config = ax.interop.tfmot.ApproximateQuantizeConfig(ax.Hardware())
+    assert os.environ.get("TF_USE_LEGACY_KERAS") == before
+    noisy = ax.convert(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), config.hardware)
+    assert isinstance(noisy, keras.Model) and not isinstance(noisy, tf_keras.Model)
     import tensorflow as tf
-    print("Keras", tf.keras.__name__.split(".")[0], keras.__version__.split(".")[0])
+    print("Keras", tf.keras.__name__.split(".")[0], tf.keras.layers.Dense.__module__.split(".")[0],
+          keras.__version__.split(".")[0])
 """
 
 
-def fresh(code):
+@pytest.fixture(scope="module")
+def processes():
+    """Each order in a process of its own, two at a time."""
     kept = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-    done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True)
+
+    def run(code):
+        return subprocess.run([sys.executable, "-c", USE + code], env=kept, capture_output=True, text=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        return {name: pool.submit(run, code) for name, code in {**ORDERS, **FLIPPED}.items()}
+
+
+def said(process):
+    done = process.result()
     assert done.returncode == 0, done.stderr
     return done.stdout.split("Keras")[-1].split()
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_tf_keras_never_flips_because_of_us(order):
-    assert fresh(USE + ORDERS[order]) == ["keras", "3"]
+def test_tf_keras_never_flips_because_of_us(processes, order):
+    assert said(processes[order]) == ["keras", "keras", "3"]
 
 
-def test_it_works_where_the_user_flipped_it_before():
-    """tfmot imported first makes `tf.keras` Keras 2 for the process; ours is `keras`, and works."""
-    assert fresh("import tensorflow_model_optimization\n" + USE + "use()\n") == ["tf_keras", "3"]
+@pytest.mark.parametrize("order", FLIPPED)
+def test_it_works_where_the_user_flipped_it(processes, order):
+    """`tf.keras` is Keras 2 by the user's own doing; ours is `keras`, and works."""
+    assert said(processes[order]) == ["tf_keras", "tf_keras", "3"]

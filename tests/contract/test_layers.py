@@ -235,6 +235,22 @@ def test_mixed_bfloat16_keeps_the_accumulators(case):
         np.testing.assert_array_equal(ops.cast(outputs, "float32"), ops.cast(expected, "float32"))
 
 
+@every_layer
+def test_one_weight_scale_for_the_kernel(case):
+    described = hardware(ax.multipliers.get("drum4"), weight_scale="per_tensor")
+    layer, x = make(case, described)
+    if case not in SEVERAL_PRODUCTS:
+        check_accumulator(layer, x)
+    assert np.isfinite(np.asarray(layer(*operands(layer, x)))).all()
+    for product in layer.products:
+        if product.kernel is not None:
+            axes = product.geometry.summed_axes(len(product.kernel.shape))
+            held = described.weight_codes(ops.convert_to_tensor(product.kernel), axes)
+            assert len(np.unique(held.scale)) == 1
+            limit = np.float32(np.abs(np.asarray(product.kernel)).max())
+            np.testing.assert_array_equal(held.codes, np.round(np.asarray(product.kernel) / (limit / np.float32(127))))
+
+
 @every_single_product
 def test_the_accumulator_inside_compiled_functions(case):
     layer, x = make(case, hardware(zeros_matter()))

@@ -30,7 +30,6 @@ from keras import ops
 from axtrain.controls import hardware_layers
 from axtrain.hardware import Hardware
 from axtrain.layers.playing import HardwareProduct
-from axtrain.quantisers import quantise_weights
 from axtrain.weight_noise import activation_distribution
 
 
@@ -67,7 +66,7 @@ def disturbance(product: HardwareProduct, hardware: Hardware, reached: bool) -> 
     """
     state, table = product.state, hardware.code_table
     axes = product.geometry.summed_axes(len(product.kernel.shape))
-    held = quantise_weights(ops.convert_to_tensor(product.kernel), hardware.weight_bits, axes)
+    held = hardware.weight_codes(ops.convert_to_tensor(product.kernel), axes)
     codes, step = (ops.convert_to_numpy(found).astype(np.float64) for found in (held.codes, held.scale))
     place = codes.astype(int) - table.weight_low
     share, offset = activation_distribution(state)

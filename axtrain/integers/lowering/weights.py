@@ -10,7 +10,6 @@ from keras import ops
 from axtrain.emulation.code_table import encoded_table
 from axtrain.integers.lowering.steps import Step
 from axtrain.noise_models.multiplier import Multiplier
-from axtrain.quantisers import quantise_weights
 
 # A bias keeps this far from the ends of int32, so that bias and products together do not wrap.
 _LARGEST_BIAS = 1 << 30
@@ -44,7 +43,7 @@ def layer_weights(step: Step, input_scale: float, *, odd: bool) -> IntegerWeight
     layer = step.hardware_layer
     (product,) = layer.products
     axes = product.geometry.summed_axes(len(product.kernel.shape))
-    quantised = quantise_weights(ops.convert_to_tensor(product.kernel), layer.hardware.weight_bits, axes)
+    quantised = layer.hardware.weight_codes(ops.convert_to_tensor(product.kernel), axes)
     codes = ops.convert_to_numpy(quantised.codes).astype(np.int64)
     scale = ops.convert_to_numpy(quantised.scale).reshape(-1).astype(np.float64)
     bias = ops.convert_to_numpy(layer.bias).astype(np.float64) if layer.use_bias else np.zeros(scale.size)

@@ -108,16 +108,13 @@ def model_blocks(model: Any) -> Iterator[WeightBlock]:
     from keras import ops
 
     from axtrain.controls import hardware_layers
-    from axtrain.quantisers import quantise_weights
 
     for layer in hardware_layers(model):
         for name, product in zip(layer.product_names, layer.products, strict=True):
             if product.kernel is None:
                 continue
             kernel = ops.convert_to_tensor(product.kernel)
-            weights = quantise_weights(
-                kernel, product.state.hardware.weight_bits, product.geometry.summed_axes(len(kernel.shape))
-            )
+            weights = product.state.hardware.weight_codes(kernel, product.geometry.summed_axes(len(kernel.shape)))
             yield WeightBlock(
                 name=f"{layer.name}/{name}" if name else layer.name,
                 codes=ops.convert_to_numpy(weights.codes).astype(np.int32),

@@ -48,6 +48,12 @@ def main() -> None:
         pruned, x_train, y_train, clusters=16, keep_zeros=True, epochs=epochs, loss="sparse_categorical_crossentropy"
     )
     row("pruned, then clustered", clustered, hardware, data)
+    # 16 values that are 16 codes, chosen where the multiplier is accurate: one weight scale for the whole kernel.
+    whole = ax.Hardware(multiplier=hardware.multiplier, quantisation=ax.Quantisation(weight_scale="per_tensor"))
+    chosen = ax.interop.tfmot.cluster(
+        network, x_train, y_train, clusters=16, hardware=whole, epochs=epochs, loss="sparse_categorical_crossentropy"
+    )
+    row("clustered at accurate codes", chosen, whole, data)
     noisy = ax.convert(pruned, hardware, calibration=x_train[:512])
     noisy.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
     noisy.fit(x_train, y_train, batch_size=64, epochs=2 * epochs, verbose=0, callbacks=[ax.callbacks.KeepZeros()])

@@ -86,8 +86,8 @@ def multiplied(values, factor, shift) -> np.ndarray:
         factor, shift: ints, or arrays that broadcast against `values`.
 
     Example:
-        >>> multiplied([-5, 5], *quantised_multiplier(0.5)).tolist()
-        [-3, 3]
+        >>> multiplied([-5, 5], *quantised_multiplier(0.25)).tolist()
+        [-1, 2]
     """
     values, shift = np.asarray(values, np.int64), np.asarray(shift, np.int64)
     shifted = (values << np.maximum(shift, 0)).astype(np.int32)
@@ -104,8 +104,8 @@ def multiplied_once(values, factor, shift) -> np.ndarray:
         factor, shift: ints, or arrays that broadcast against `values`.
 
     Example:
-        >>> multiplied_once([-5, 5], *quantised_multiplier(0.5)).tolist()
-        [-2, 3]
+        >>> multiplied_once([-5, 5], *quantised_multiplier(0.25)).tolist()
+        [-1, 1]
     """
     places = 31 - np.asarray(shift, np.int64)
     product = np.asarray(values, np.int64) * np.asarray(factor, np.int64)

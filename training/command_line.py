@@ -15,6 +15,7 @@ from axtrain.training.commands.improving import search, train
 from axtrain.training.commands.measuring import evaluate, summary, sweep
 from axtrain.training.commands.multipliers import multipliers
 from axtrain.training.commands.options import FOLDER, quiet_start, told
+from axtrain.training.commands.tracking import track
 
 
 def _configured(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -67,7 +68,7 @@ def main() -> None:
     Start with `axtrain demo`. Then `axtrain multipliers` to choose a circuit or `axtrain hardware` a whole
     machine, `axtrain train` to make your own model resilient, `axtrain evaluate` to measure it on many chips,
     `axtrain sweep` to find its lowest voltage, `axtrain search` to choose for every layer, `axtrain export` to
-    deploy it and `axtrain verify` to check what was deployed.
+    deploy it and `axtrain verify` to check what was deployed. `axtrain track` is for runs in MLflow.
     """
 
 
@@ -94,5 +95,5 @@ def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
         run_demo(out, chips=chips, seed=seed, smoke=smoke)
 
 
-for _command in (multipliers, hardware, summary, evaluate, sweep, train, search, export, verify):
+for _command in (multipliers, hardware, summary, evaluate, sweep, train, search, export, verify, track):
     main.add_command(_command)

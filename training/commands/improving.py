@@ -26,8 +26,8 @@ from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, file_of, 
 @click.option("--anneal", type=click.IntRange(0), default=0, show_default=True, help="Epochs to raise the noise over.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of shuffling and noise.")
 @options.scale
-@click.option("--mlflow", "track", is_flag=True, help="Log the run to MLflow.")
-def train(model: Path, out: Path, hardware: Path | str | None, track: bool, **given) -> None:
+@options.tracked
+def train(model: Path, out: Path, hardware: Path | str | None, **given) -> None:
     """Train MODEL (.keras) for the hardware and write it to OUT (.keras).
 
     Labels are class numbers; the optimiser is Adam; the loss is the cross-entropy, of probabilities or logits
@@ -36,7 +36,7 @@ def train(model: Path, out: Path, hardware: Path | str | None, track: bool, **gi
     with quiet_start():
         from axtrain.training import jobs
     with told(), file_of(hardware) as path:
-        jobs.train_file(model, out, hardware=path, track=track, **given)
+        jobs.train_file(model, out, hardware=path, **given)
     click.echo(f"Wrote {out}")
 
 
@@ -61,6 +61,7 @@ def train(model: Path, out: Path, hardware: Path | str | None, track: bool, **gi
 @options.chips
 @options.seed
 @options.scale
+@options.tracked
 def search(model: Path, candidates: tuple[Path | str, ...], **given) -> None:
     """Give every layer of MODEL (.keras) one of the candidates; an interrupted search goes on in its folder.
 

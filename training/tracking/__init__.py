@@ -12,7 +12,7 @@ from typing import Any
 
 # Loaded when first used, so that `axtrain track list` needs neither Keras nor MLflow.
 _PUBLIC = {
-    "run": "runs",
+    "run": "opening",
     "Run": "runs",
     "MLflow": "callback",
     "sync": "syncing",

@@ -88,7 +88,7 @@ def _registered(client, logged, registered_name: str | None) -> Any:
     if registered_name is not None:
         quoted = registered_name.replace("'", "\\'")
         versions = client.search_model_versions(f"name = '{quoted}'")
-        if not any(getattr(version, "model_id", None) == logged.model_id for version in versions):
+        if all(version.source != uri for version in versions):
             mlflow.register_model(uri, registered_name)
     return mlflow.models.get_model_info(uri)
 

@@ -46,14 +46,15 @@ def settings():
     return {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}, mlflow.get_tracking_uri()
 
 
-drum4, drum6 = (ax.Hardware(multiplier=ax.multipliers.get(name), name=name) for name in ("drum4", "drum6"))
+drum4 = ax.multipliers.get("drum4")
+candidates = [ax.Hardware(multiplier=ax.multipliers.get(name), name=name) for name in ("exact", "broken_array_2_4")]
 
 
 @pytest.fixture
 def near(network, data):
     """The network on an approximate multiplier and a memory near threshold."""
     memory = ax.memories.NearThresholdSRAM(voltage=0.5)
-    return ax.convert(network, ax.Hardware(multiplier=drum4.multiplier, weight_memory=memory), calibration=data[0])
+    return ax.convert(network, ax.Hardware(multiplier=drum4, weight_memory=memory), calibration=data[0])
 
 
 def fit(model, data, callbacks, epochs=3, **options):
@@ -117,7 +118,6 @@ class Whole:
         self.server, self.model, self.network, self.data = server, model, network, data
         self.evaluation = ax.evaluate(model, x, y, chips=3, verbose=False)
         self.sweep = ax.sweep(model, x, y, voltages=(0.45, 0.9), chips=2, verbose=False)
-        candidates = [drum4, drum6]
         self.search = ax.search(network, x, y, candidates=candidates, budget=1.0, confirm=2, chips=1, verbose=False)
         ax.export(model, "deploy", accuracy=self.evaluation)
 
@@ -225,7 +225,7 @@ import mlflow, numpy as np
 uri, model, inputs, outputs = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 loaded = mlflow.pyfunc.load_model(model)
-assert loaded.metadata.signature.inputs.to_dict()[0]["tensor-spec"]["shape"] == [-1, 6]
+assert tuple(loaded.metadata.signature.inputs.to_dict()[0]["tensor-spec"]["shape"]) == (-1, 6)
 assert loaded.input_example.shape == (2, 6)
 np.save(outputs, loaded.predict(np.load(inputs)))
 """
@@ -465,10 +465,11 @@ def test_tracked_commands(server, client, files):
 
     tracked = ("--track", "--tracking-uri", server.uri, "--run-id", run_id)
     fine("sweep", "noisy.keras", *DATA, "--rates", "0.001,0.02", "--chips", 2, *tracked)
-    for name in ("exact", "broken_array_2_4"):
-        ax.Hardware(multiplier=ax.multipliers.get(name), name=name).to_json(f"{name}.json")
-    candidates = ("--candidate", "exact.json", "--candidate", "broken_array_2_4.json", "--budget", 1.0, "--confirm", 2)
-    fine("search", "model.keras", *DATA, *candidates, "--chips", 1, *tracked)
+    chosen = ["--budget", 1.0, "--confirm", 2, "--chips", 1]
+    for candidate in candidates:
+        candidate.to_json(f"{candidate.name}.json")
+        chosen += ["--candidate", f"{candidate.name}.json"]
+    fine("search", "model.keras", *DATA, *chosen, *tracked)
     run = client.get_run(run_id)
     assert {client.get_run(child).info.run_name for child in children(client, run)} == {"evaluate", "sweep", "search"}
     assert run.info.status == "FINISHED"

@@ -17,6 +17,7 @@ from axtrain.training.commands.multipliers import multipliers
 from axtrain.training.commands.options import FOLDER, quiet_start, told
 from axtrain.training.commands.record import write_record
 from axtrain.training.commands.reporting import report
+from axtrain.training.commands.tracking import track
 
 
 def _configured(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -69,7 +70,8 @@ def main() -> None:
     Start with `axtrain demo`. Then `axtrain multipliers` to choose a circuit or `axtrain hardware` a whole
     machine, `axtrain train` to make your own model resilient, `axtrain evaluate` to measure it on many chips,
     `axtrain sweep` to find its lowest voltage, `axtrain search` to choose for every layer, `axtrain export` to
-    deploy it, `axtrain verify` to check what was deployed, and `axtrain report` to show what came out.
+    deploy it, `axtrain verify` to check what was deployed, and `axtrain report` to show what came out. `axtrain
+    track` is for runs in MLflow.
     """
 
 
@@ -97,5 +99,5 @@ def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
         write_record(out)
 
 
-for _command in (multipliers, hardware, summary, evaluate, sweep, train, search, export, verify, report):
+for _command in (multipliers, hardware, summary, evaluate, sweep, train, search, export, verify, report, track):
     main.add_command(_command)

@@ -24,7 +24,8 @@ from axtrain.training.evaluation import Evaluation, evaluate
 from axtrain.training.plots import chips_figure
 from axtrain.training.progress import FitProgress
 from axtrain.training.report.run import write_figures
-from axtrain.training.tracking import log_evaluation, log_model
+from axtrain.training.tracking.active import log_evaluation
+from axtrain.training.tracking.opening import run as run_in_mlflow
 
 MULTIPLIER = "broken_array_5_9"
 VOLTAGE = 0.5
@@ -107,8 +108,7 @@ def run_demo(
     hardware = demo_hardware()
     console.print(f"[bold]axtrain demo[/bold]: scikit-learn's digits on {hardware.name}")
 
-    mlflow.set_experiment("axtrain demo")
-    with mlflow.start_run(run_name="demo") as run:
+    with run_in_mlflow("demo", experiment="axtrain demo") as run:
         network = digits_network()
         _compile(network, 2e-3)
         track = MLflow(prefix="conventional.")
@@ -147,15 +147,15 @@ def run_demo(
             evaluations={"clean": in_float, "before": before, "after": after},
             trainings={"conventional": conventional, "resilient": resilient},
         )
-        mlflow.log_metrics({"clean": clean, "energy_saving": spent.saving})
+        run.log_metrics({"clean": clean, "energy_saving": spent.saving})
         log_evaluation(before, "before")
         log_evaluation(after, "after")
-        mlflow.log_artifact(str(folder / "chips.png"))
-        log_model(network, "conventional", example=x_test[:2])
-        log_model(noisy, "resilient", example=x_test[:2])
-        mlflow.log_artifacts(str(folder / "export"), "export")
+        run.artifact(folder / "chips.png")
+        run.model(network, x_test, name="conventional")
+        run.model(noisy, x_test, name="resilient")
+        run.export(folder / "export")
         result = DemoResult(clean, before, after, spent.saving, folder)
-        _print_result(result, spent.assumptions, run.info.run_id, console)
+        _print_result(result, spent.assumptions, run.run_id, console)
     return result
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import click
 import keras
 
 from axtrain.controls import hardware_layers
@@ -22,6 +25,8 @@ from axtrain.training.progress import FitProgress
 from axtrain.training.search.searching import search
 from axtrain.training.sweep.results import lowest_voltage
 from axtrain.training.sweep.sweeping import sweep
+from axtrain.training.tracking.opening import run as tracking_run
+from axtrain.training.tracking.runs import Run
 
 
 def evaluate_file(
@@ -33,10 +38,14 @@ def evaluate_file(
     seed: int,
     scale: float,
     report: Path | None,
+    track: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Measures a saved model, on hardware if given (then calibrated on the training part)."""
     network, x, y = _for_test(model, data, hardware, scale)
-    measured = evaluate(network, x, y, chips=chips, seed=seed)
+    with _tracked(track, "evaluate", model, network, data) as run:
+        measured = evaluate(network, x, y, chips=chips, seed=seed)
+        if run is not None:
+            run.evaluation(measured)
     if report is not None:
         write_whole(report, json.dumps(measured.to_dict(), indent=1).encode())
     return measured
@@ -65,13 +74,17 @@ def sweep_file(
     chips: int,
     seed: int,
     scale: float,
+    track: dict[str, Any] | None = None,
 ) -> str:
     """Sweeps a saved model, writes figures, table and picture, and returns what to say."""
     network, x, y = _for_test(model, data, hardware, scale)
-    result = sweep(network, x, y, voltages=voltages, rates=rates, chips=chips, seed=seed, folder=out / "kept")
-    write_whole(out / "sweep.json", json.dumps(result.to_dict(), indent=1).encode())
-    result.to_csv(out / "sweep.csv")
-    save_figure(result.plot(accuracy), out / "sweep.png")
+    with _tracked(track, "sweep", model, network, data) as run:
+        result = sweep(network, x, y, voltages=voltages, rates=rates, chips=chips, seed=seed, folder=out / "kept")
+        write_whole(out / "sweep.json", json.dumps(result.to_dict(), indent=1).encode())
+        result.to_csv(out / "sweep.csv")
+        save_figure(result.plot(accuracy), out / "sweep.png")
+        if run is not None:
+            run.sweep(result)
     said = [result.table()]
     if accuracy is not None:
         said.append(f"lowest voltage for an accuracy of {accuracy:g}: {lowest_voltage(result, accuracy)}")
@@ -91,6 +104,7 @@ def search_file(
     chips: int,
     seed: int,
     scale: float,
+    track: dict[str, Any] | None = None,
 ) -> str:
     """Searches hardware for every layer of a saved model on a part of the training samples; returns what to say."""
     network = load_model(model)
@@ -103,16 +117,21 @@ def search_file(
         converted.compile(keras.optimizers.Adam(), loss)
         converted.fit(x[:cut], y[:cut], epochs=epochs, batch_size=64, verbose=0)
 
-    found = search(
-        network, x[cut:], y[cut:], candidates=[Hardware.from_json(path) for path in candidates], budget=budget,
-        confirm=confirm, objective=objective, train=fitted if epochs else None, chips=chips, seed=seed,
-        calibration=x[:512], folder=out / "kept",
-    )  # fmt: skip
-    write_whole(out / "search.json", json.dumps(found.to_dict(), indent=1).encode())
-    save_figure(found.plot(), out / "search.png")
-    if found.model is not None:
-        with whole_file(out / "model.keras") as path:
-            found.model.save(path)
+    with _tracked(track, "search", model, network, data) as run:
+        found = search(
+            network, x[cut:], y[cut:], candidates=[Hardware.from_json(path) for path in candidates], budget=budget,
+            confirm=confirm, objective=objective, train=fitted if epochs else None, chips=chips, seed=seed,
+            calibration=x[:512], folder=out / "kept",
+        )  # fmt: skip
+        write_whole(out / "search.json", json.dumps(found.to_dict(), indent=1).encode())
+        save_figure(found.plot(), out / "search.png")
+        if found.model is not None:
+            with whole_file(out / "model.keras") as path:
+                found.model.save(path)
+        if run is not None:
+            run.search(found)
+            if found.model is not None:
+                run.model(found.model, x[:2])
     return f"{found.table()}\nWrote {out}"
 
 
@@ -179,7 +198,7 @@ def train_file(
     anneal: int,
     seed: int,
     scale: float,
-    track: bool,
+    track: dict[str, Any] | None = None,
 ) -> dict[str, list[float]]:
     """Trains a saved model for hardware and saves it whole; returns every epoch's figures."""
     if out.suffix != ".keras":
@@ -194,18 +213,30 @@ def train_file(
     elif not any(True for _ in hardware_layers(network)):
         raise ValueError(f"{model} runs on no hardware yet; give --hardware FILE.json")
     network.compile(keras.optimizers.Adam(learning_rate), _cross_entropy(network, x), metrics=["accuracy"])
-    callbacks = [NoiseSchedule(anneal)] if anneal else []
-    callbacks += [MLflow()] if track else []
-    run: AbstractContextManager = nullcontext()
-    if track:  # the run is begun here, not by the callback, so that a fit that raises is marked as failed
-        import mlflow
-
-        run = mlflow.start_run()
-    with run, FitProgress("train for the hardware") as shown:
+    callbacks: list[keras.callbacks.Callback] = [NoiseSchedule(anneal)] if anneal else []
+    with _tracked(track, "train", model, network, data) as run, FitProgress("train for the hardware") as shown:
+        if run is not None:
+            run.log_params({"batch_size": batch_size, "anneal": anneal, "seed": seed}, keep=True)
+            callbacks.append(MLflow(run=run))
         fitted = network.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[shown, *callbacks])
-    with whole_file(out) as path:
-        network.save(path)
+        with whole_file(out) as path:
+            network.save(path)
+        if run is not None:
+            run.model(network, x[:2])
     return fitted.history
+
+
+@contextmanager
+def _tracked(track: dict[str, Any] | None, job: str, model: Path, network, data: Path) -> Iterator[Run | None]:
+    """The MLflow run of a job, if it has one; begun before the work, so that a server that is down costs none."""
+    if track is None:
+        yield None
+        return
+    with tracking_run(None if track["run_id"] else f"{job} {model.name}", **track) as run:
+        run.log_params({"job": job, "model": str(model), "data": str(data)}, keep=True)
+        run.hardware(network)
+        click.echo(f"Logging to run {run.name}; after a kill go on with --run-id {run.run_id}")
+        yield run
 
 
 def _for_test(model: Path, data: Path, hardware: Path | None, scale: float):

@@ -20,15 +20,20 @@ from axtrain.training.evaluation import metric_name
 
 def fingerprint(model: keras.Model, x, y, metric: Callable) -> dict[str, Any]:
     """What a figure depends on, as short JSON: the network with its hardware and state, the data, the metric's name."""
-    described = {key: value for key, value in model.get_config().items() if key != "name"}
-    # Keras numbers the names that it gives through the whole process: the same network built again has others.
-    numberless = re.sub(r'_\d+"', '"', json.dumps(described, sort_keys=True, default=str))
     return {
         "axtrain": __version__,
-        "network": _digest(numberless, *model.weights),
+        "network": network_digest(model),
         "data": _digest("", *keras.tree.flatten(x), y),
         "metric": f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', metric_name(metric))}",
     }
+
+
+def network_digest(model: keras.Model) -> str:
+    """Of the network, its hardware and its state; the same for the same network built again."""
+    described = {key: value for key, value in model.get_config().items() if key != "name"}
+    # Keras numbers the names that it gives through the whole process: the same network built again has others.
+    numberless = re.sub(r'_\d+"', '"', json.dumps(described, sort_keys=True, default=str))
+    return _digest(numberless, *model.weights)
 
 
 def _digest(text: str, *arrays) -> str:

@@ -17,14 +17,20 @@ class Predictor:
     def __init__(self, model) -> None:
         self.model = model
 
-    def predict(self, data, params=None) -> np.ndarray:
-        """The model's outputs for an array, or a data frame of features.
+    def predict(self, data, params=None):
+        """The model's outputs for an array, a data frame of features, or a dictionary of arrays by input.
 
         Args:
-            data: array of the model's input shape, or a data frame whose columns are features.
+            data: array of the model's input shape, or a data frame whose columns are features; for several inputs a
+                dictionary.
             params: accepted for MLflow's interface; there are none.
         """
-        return self.model.predict(np.asarray(data, dtype="float32"), verbose=0)
+        kinds = {tensor.name: tensor.dtype for tensor in getattr(self.model, "inputs", None) or ()}
+        if isinstance(data, dict):
+            given = {name: np.asarray(part, kinds.get(name, "float32")) for name, part in data.items()}
+        else:
+            given = np.asarray(data, next(iter(kinds.values()), "float32"))
+        return self.model.predict(given, verbose=0)
 
 
 def _load_pyfunc(path: str) -> Predictor:

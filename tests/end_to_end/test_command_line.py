@@ -228,6 +228,8 @@ def train(*arguments):
     )
 
 
+# MLflow's own, once per process, while `mlflow.pyfunc` is imported:
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 def test_train_with_anneal_and_mlflow(files, store):
     text = fine(*train("--hardware", "hardware.json", "--anneal", 2, "--mlflow", "--learning-rate", 0.01))
     assert "Wrote out.keras" in text
@@ -237,6 +239,7 @@ def test_train_with_anneal_and_mlflow(files, store):
         assert layer.hardware == ax.Hardware.from_json("hardware.json")
         assert float(layer.hardware_state.noise_strength) == 1
     (run,) = mlflow.search_runs(output_format="list")
+    assert f"go on with --run-id {run.info.run_id}" in text
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "2"
     assert run.data.params["hardware.multiplier"] == "drum4"

@@ -1,4 +1,13 @@
-"""What the tests of the top floor share: a small network, unreliable hardware, an MLflow store."""
+"""What the tests of the top floor share: a small network, unreliable hardware, an MLflow store and server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import keras
 import mlflow
@@ -87,3 +96,63 @@ def counted():
             return accuracy(y_true, y_pred)
 
     return Counted()
+
+
+def unused_port():
+    """A loopback port on which nothing listens."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+class Server:
+    """`mlflow server` on a free loopback port, everything of it in one folder."""
+
+    def __init__(self, folder):
+        self.folder, self.port, self.process = Path(folder), unused_port(), None
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"),
+            *("--serve-artifacts", "--artifacts-destination", str(self.folder / "artifacts")),
+        ]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        environment = {**kept, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(1200):
+            if self.process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError(f"The server did not start:\n{(self.folder / 'server.log').read_text()[-2000:]}")
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def signal(self, number):
+        """To the server and its workers."""
+        os.killpg(self.process.pid, number)
+
+
+@pytest.fixture
+def nobody():
+    """URI of a tracking server that is not there."""
+    return f"http://127.0.0.1:{unused_port()}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real MLflow server."""
+    running = Server(tmp_path_factory.mktemp("server"))
+    running.start()
+    yield running
+    running.kill()

@@ -27,9 +27,9 @@ from axtrain.training.commands.record import command_record, write_record
 @click.option("--anneal", type=click.IntRange(0), default=0, show_default=True, help="Epochs to raise the noise over.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of shuffling and noise.")
 @options.scale
-@click.option("--mlflow", "track", is_flag=True, help="Log the run to MLflow.")
 @options.report
-def train(model: Path, out: Path, hardware: Path | str | None, track: bool, report: Path | None, **given) -> None:
+@options.tracked
+def train(model: Path, out: Path, hardware: Path | str | None, report: Path | None, **given) -> None:
     """Train MODEL (.keras) for the hardware and write it to OUT (.keras).
 
     Labels are class numbers; the optimiser is Adam; the loss is the cross-entropy, of probabilities or logits
@@ -38,7 +38,7 @@ def train(model: Path, out: Path, hardware: Path | str | None, track: bool, repo
     with quiet_start():
         from axtrain.training import jobs
     with told(), file_of(hardware) as path:
-        history = jobs.train_file(model, out, hardware=path, track=track, **given)
+        history = jobs.train_file(model, out, hardware=path, **given)
         if report is not None:
             from axtrain.training.report.run import write_figures
 
@@ -67,6 +67,7 @@ def train(model: Path, out: Path, hardware: Path | str | None, track: bool, repo
 @options.chips
 @options.seed
 @options.scale
+@options.tracked
 def search(model: Path, candidates: tuple[Path | str, ...], **given) -> None:
     """Give every layer of MODEL (.keras) one of the candidates; an interrupted search goes on in its folder.
 

@@ -33,12 +33,13 @@ def summary(model: Path, hardware: Path | str | None, data: Path | None, scale: 
 @options.seed
 @options.scale
 @options.report
-def evaluate(model: Path, data: Path, hardware: Path | str | None, chips: int, seed: int, scale: float, report) -> None:
+@options.tracked
+def evaluate(model: Path, data: Path, hardware: Path | str | None, **given) -> None:
     """Measure MODEL (.keras) on many chips: mean, spread, worst chip."""
     with quiet_start():
         from axtrain.training import jobs
     with told(), file_of(hardware) as path:
-        measured = jobs.evaluate_file(model, data, hardware=path, chips=chips, seed=seed, scale=scale, report=report)
+        measured = jobs.evaluate_file(model, data, hardware=path, **given)
     click.echo(str(measured))
 
 
@@ -53,6 +54,7 @@ def evaluate(model: Path, data: Path, hardware: Path | str | None, chips: int, s
 @options.chips
 @options.seed
 @options.scale
+@options.tracked
 def sweep(model: Path, hardware: Path | str | None, **given) -> None:
     """Measure MODEL (.keras) on the same chips at every voltage; an interrupted sweep goes on in its folder."""
     with quiet_start():

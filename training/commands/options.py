@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,6 +61,22 @@ seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 report = click.option("--json", "report", type=NEW_FILE, help="Also write the figures to this file.")
 
 
+def tracked(command: Callable[..., None]) -> Callable[..., None]:
+    """Options to log a command to MLflow; it gets them as `track`, a dictionary for `tracking.run`, or `None`."""
+
+    @click.option("--track", "--mlflow", is_flag=True, help="Log to MLflow: `axtrain track --help`.")
+    @click.option("--experiment", help="Of MLflow, made if there is none.  [implies --track]")
+    @click.option("--run-id", help="Go on with this run of MLflow.  [implies --track]")
+    @click.option("--tracking-uri", help="MLflow's store; by default its own choice.  [implies --track]")
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, track: bool, **options: Any) -> None:
+        chosen = {name: options.pop(name) for name in ("experiment", "run_id", "tracking_uri")}
+        asked = track or any(value is not None for value in chosen.values())
+        command(*arguments, track=chosen if asked else None, **options)
+
+    return wrapped
+
+
 @contextmanager
 def file_of(hardware: Path | str | None) -> Iterator[Path | None]:
     """The file that describes the hardware; for a name of the catalogue one that is gone afterwards."""
@@ -105,9 +124,23 @@ def quiet_start() -> Iterator[None]:
 def told() -> Iterator[None]:
     """Bad input ends with its message, not with a traceback; Ctrl-C with a word about what is kept."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _said(warnings.showwarning)
+            yield
     except KeyboardInterrupt:
         click.echo("Interrupted. Files are whole or absent; what was kept in a folder is taken up again.", err=True)
         raise SystemExit(130) from None
     except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _said(show: Callable[..., None]) -> Callable[..., None]:
+    """Our own warnings in words; others as Python shows them."""
+
+    def said(message, category, filename, lineno, file=None, line=None) -> None:
+        if category.__module__.startswith("axtrain."):
+            click.echo(f"Warning: {message}", err=True)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    return said

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from .description import Description
+
 
 def check_voltage(voltage: float) -> float:
     """The voltage as a float; raises ValueError unless it is a positive number of volts."""
@@ -30,7 +32,7 @@ def check_voltage(voltage: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbitCurve:
+class ProbitCurve(Description):
     """Cells whose minimum voltages are Gaussian: `BER(V) = Phi((mean_v - V) / deviation_v)`.
 
     Valid for every positive voltage; at `V = mean_v` half of the cells fail. Source: theory page, section 5.
@@ -78,7 +80,7 @@ class ProbitCurve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TabulatedCurve:
+class TabulatedCurve(Description):
     """Measured rates, interpolated linearly in `log10(rate)` over the voltage.
 
     Valid from the lowest to the highest voltage of the table; there is no extrapolation. Source: theory page,

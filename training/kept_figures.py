@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from axtrain import __version__
+from axtrain.controls import hardware_layers
 from axtrain.files import write_whole
 from axtrain.training.evaluation import metric_name
 
@@ -23,9 +24,11 @@ def fingerprint(model: keras.Model, x, y, metric: Callable) -> dict[str, Any]:
     described = {key: value for key, value in model.get_config().items() if key != "name"}
     # Keras numbers the names that it gives through the whole process: the same network built again has others.
     numberless = re.sub(r'_\d+"', '"', json.dumps(described, sort_keys=True, default=str))
+    products = [product for layer in hardware_layers(model) for product in layer.products]
+    state = [variable for product in products for variable in product.state.own_variables]
     return {
         "axtrain": __version__,
-        "network": _digest(numberless, *model.weights),
+        "network": _digest(numberless, *model.weights, *state),
         "data": _digest("", *keras.tree.flatten(x), y),
         "metric": f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', metric_name(metric))}",
     }

@@ -187,9 +187,18 @@ class HardwareState(FittedState):
         self.seen.assign(_SEEN)
         self.calibrated = True
 
+    @property
+    def weights(self):
+        """The range alone, which training moves. The error model, the noise strength and the seeds are in `variables`.
+
+        So `summary` counts a network's own parameters, and `EarlyStopping`, which puts the best weights back, leaves
+        the strength to its schedule.
+        """
+        return [weight for weight in super().weights if weight.name in ("low", "high", "seen")]
+
     def save_own_variables(self, store) -> None:
         """Variables by name, and the seeds' states, which Keras would leave out."""
-        for variable in self._own_variables():
+        for variable in self.own_variables:
             store[variable.name] = ops.convert_to_numpy(variable)
         for name, generator in self.generators.items():
             store[name] = ops.convert_to_numpy(generator.state)
@@ -202,7 +211,7 @@ class HardwareState(FittedState):
         """Reads what `save_own_variables` wrote."""
         saved = store.keys()
         self._change_rank(len(store["activation_factors"]) if "activation_factors" in saved else 0)
-        for variable in self._own_variables():
+        for variable in self.own_variables:
             variable.assign(store[variable.name])
         for name, generator in self.generators.items():
             generator.state.assign(store[name])
@@ -218,14 +227,17 @@ class HardwareState(FittedState):
         """Every seed: the chip's cells, the stream of a memory's random faults, the noise of activations."""
         return {"chip_seed": self.chip_seed, "stream": self.stream, "noise": self.noise}
 
-    def _own_variables(self):
+    @property
+    def own_variables(self) -> list:
+        """Every variable of its own but the seeds': range, noise strength and error model."""
         return self._non_trainable_variables
 
     def get_config(self):
         """The hardware as plain data."""
-        return {"name": self.name, "hardware": self.hardware.to_dict(), "calibrated": self.calibrated}
+        described = {"hardware": self.hardware.to_dict(), "calibrated": self.calibrated, "rank": self.rank}
+        return {"name": self.name, **described}
 
     @classmethod
     def from_config(cls, config):
         """Rebuilds the layer."""
-        return cls(hardware=Hardware.from_dict(config.pop("hardware")), **config)
+        return cls(**{**config, "hardware": Hardware.from_dict(config["hardware"])})

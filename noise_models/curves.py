@@ -7,7 +7,6 @@ Gaussian, `TabulatedCurve` for measurements. NumPy alone.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .csv_rows import rows_of
 from .description import Description
 
 
@@ -149,7 +149,7 @@ class TabulatedCurve(Description):
             ValueError: for a missing column or an entry that is not a number, with its line; or a bad table.
         """
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = rows_of(file)
             if not {"voltage", "rate"} <= set(reader.fieldnames or ()):
                 raise ValueError(
                     f"{path} needs a header line with the columns voltage and rate. Received: {reader.fieldnames!r}"

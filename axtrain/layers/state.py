@@ -187,15 +187,6 @@ class HardwareState(FittedState):
         self.seen.assign(_SEEN)
         self.calibrated = True
 
-    @property
-    def weights(self):
-        """The range alone, which training moves. The error model, the noise strength and the seeds are in `variables`.
-
-        So `summary` counts a network's own parameters, and `EarlyStopping`, which puts the best weights back, leaves
-        the strength to its schedule.
-        """
-        return [weight for weight in super().weights if weight.name in ("low", "high", "seen")]
-
     def save_own_variables(self, store) -> None:
         """Variables by name, and the seeds' states, which Keras would leave out."""
         for variable in self.own_variables:
@@ -231,6 +222,16 @@ class HardwareState(FittedState):
     def own_variables(self) -> list:
         """Every variable of its own but the seeds': range, noise strength and error model."""
         return self._non_trainable_variables
+
+    def no_weights(self, statistical: bool) -> list:
+        """Those of them that the layer does not compute with, and the strength, which a schedule moves.
+
+        Args:
+            statistical: whether the layer's fidelity plays the error model.
+        """
+        if statistical:
+            return [self.noise_strength]
+        return [variable for variable in self.own_variables if variable.name not in ("low", "high", "seen")]
 
     def get_config(self):
         """The hardware as plain data."""

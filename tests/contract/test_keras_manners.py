@@ -112,24 +112,20 @@ def generated(x, y, batch):
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, at the end of an unknown size
 @every_model
 def test_pipelines_train_as_arrays_do(kind):
-    """40 samples in batches of 16: the last has 8. Two epochs, the second of a repeated stream."""
+    """40 samples in batches of 16: the last has 8. The same steps from an unknown size and from a repeated stream."""
     x, y = data()
-    found = {}
-    for how in ("arrays", "unknown size", "repeated"):
-        model = compiled(MODELS[kind]())
-        if how == "arrays":
-            model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
-        else:
-            batches = generated(x, y, 16).prefetch(1)
-            steps = 3 if how == "repeated" else None
-            model.fit(batches.repeat() if steps else batches, steps_per_epoch=steps, epochs=2, shuffle=False, verbose=0)
-            assert np.isfinite(model.evaluate(batches, verbose=0))
-            assert model.predict(batches.map(lambda samples, _: samples), verbose=0).shape == (40, 3)
-        found[how] = [np.asarray(weight) for weight in model.trainable_weights]
-    assert np.abs(found["arrays"][0] - plain().get_weights()[0]).max() > 1e-3
-    for how in ("unknown size", "repeated"):
-        for own, other in zip(found["arrays"], found[how], strict=True):
-            np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-6, err_msg=how)
+    batches = generated(x, y, 16).prefetch(1)
+    arrays, unknown, repeated = (compiled(MODELS[kind]()) for _ in range(3))
+    unknown.fit(batches, shuffle=False, verbose=0)
+    repeated.fit(batches.repeat(), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0)
+    start = [np.asarray(weight) for weight in arrays.trainable_weights]
+    for model in (unknown, repeated):
+        arrays.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+        for own, other in zip(arrays.trainable_weights, model.trainable_weights, strict=True):
+            np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-6)
+    assert max(np.abs(old - weight).max() for old, weight in zip(start, arrays.trainable_weights, strict=True)) > 1e-3
+    assert np.isfinite(repeated.evaluate(batches, verbose=0))
+    assert repeated.predict(batches.map(lambda samples, _: samples), verbose=0).shape == (40, 3)
 
 
 @pytest.mark.parametrize("kind", ["converted", "sensitivity"])

@@ -22,6 +22,7 @@ from axtrain.exporting import read_export as read_export
 from axtrain.hardware import Hardware as Hardware
 from axtrain.loading import load_model as load_model
 from axtrain.noise_models import curves as curves
+from axtrain.noise_models import datapath as _datapath
 from axtrain.noise_models import memories as memories
 from axtrain.noise_models import multipliers as multipliers
 from axtrain.noise_models.curve_fitting import fit_curve as fit_curve
@@ -46,4 +47,5 @@ from axtrain.training.sweep.sweeping import sweep as sweep
 from axtrain.weight_regularizers import BitFlipEnergy as BitFlipEnergy
 from axtrain.weight_regularizers import MultiplierError as MultiplierError
 
+datapaths = _datapath
 __version__: str

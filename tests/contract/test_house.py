@@ -93,6 +93,8 @@ def test_type_checkers_see_every_public_name():
         if isinstance(node, ast.ImportFrom):
             [alias] = node.names
             found[alias.asname] = f"{node.module}:{alias.name}"
+        elif isinstance(node, ast.Assign):  # a public name that is not the module's own
+            found[node.targets[0].id] = found.pop(node.value.id)
     targets = {
         name: target if ":" in target else ":".join(target.rsplit(".", 1)) for name, target in axtrain._PUBLIC.items()
     }

@@ -129,6 +129,7 @@ active = ax.with_sensitivity(noisy, ax.OutputSensitivity(strength=1e-3, layers=(
 result: Evaluation = ax.evaluate(active, np.ones((4, 8)), np.zeros(4), chips=3)
 mean: float = result.mean
 error: float = ax.multipliers.get("drum4").metrics().mre
+flips: float = ax.datapaths.DroppedMACs(rate=0.1).rate
 schedule = ax.callbacks.NoiseSchedule(4)
 hardware.to_json("hardware.json")
 """

@@ -143,9 +143,10 @@ def test_tensorboard_logs_curves_and_histograms(kind, tmp_path):
     np.testing.assert_allclose(losses, model.history.history["loss"], rtol=1e-6)
     assert "epoch_loss" in read["validation"].Tags()["tensors"]
     assert ("epoch_sensitivity" in tags) == ("sensitivity" in model.history.history)
-    shown = {tag.split("small/")[-1].removesuffix("/histogram") for tag in tags if tag.endswith("/histogram")}
-    assert {"first/kernel", "first/bias", "last/kernel", "first/first_hardware/low"} <= shown
-    assert not [tag for tag in shown if "variance" in tag or "residual" in tag]
+    shown = {tag.removesuffix("/histogram") for tag in tags if tag.endswith("/histogram")}
+    weights = [weight for layer in model.layers for weight in layer.weights]
+    # Keras has called a histogram by its weight's name and by its path, which tells the layers apart.
+    assert shown in ({weight.name for weight in weights}, {weight.path for weight in weights})
 
 
 REPLICAS = """

@@ -2,14 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+OLDEST_PYTHON ?= python3.10
+OLDEST := $(VENV)-oldest
 
-.PHONY: demo test slow bench lint docs clean
+.PHONY: demo test test-oldest test-wheel slow bench lint docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/axtrain demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+# Others' old packages beside others' new ones warn of each other, and Keras 3.10 of every model that it loads.
+QUIET := -W ignore::DeprecationWarning -W ignore::FutureWarning -W "ignore:The structure of :UserWarning"
+
+test-oldest: $(OLDEST)/.installed-test
+	$(OLDEST)/bin/python -m pytest -q -n 2 $(QUIET) $(ARGS)
+
+test-wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m slow tests/end_to_end/test_wheel.py $(ARGS)
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
@@ -45,5 +56,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+# Exactly the lower bounds of pyproject.toml, on the oldest Python that it admits.
+$(OLDEST)/.installed-test: pyproject.toml tests/oldest.txt
+	$(OLDEST_PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/oldest.txt -e '.[test]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) axtrain.egg-info build dist
+	rm -rf $(VENV) $(OLDEST) axtrain.egg-info build dist

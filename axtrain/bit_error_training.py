@@ -56,13 +56,13 @@ def with_bit_errors(
 class BitErrorTraining(TrainingModel):
     """A Functional model with the training step of `with_bit_errors`."""
 
-    def __init__(self, inputs, outputs, name=None, **kwargs) -> None:
-        # Keras saves a Functional model of another class only where the constructor takes these and no others.
+    def __init__(self, *args, **kwargs) -> None:
+        # Every Keras since 3.10 saves a Functional model of another class where its constructor has this signature.
         settings = {name: kwargs.pop(name, None) for name in ("clip_norm", "start_loss")}
         for setting, value in settings.items():
             if value is not None and not value > 0:
                 raise ValueError(f"`{setting}` must be a positive number or None. Received: {setting}={value!r}")
-        super().__init__(inputs, outputs, name=name, **kwargs)
+        super().__init__(*args, **kwargs)
         self.clip_norm: float | None = settings["clip_norm"]
         self.start_loss: float | None = settings["start_loss"]
         self._started = self.add_weight(shape=(), initializer="zeros", trainable=False, name="started")

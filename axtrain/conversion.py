@@ -183,9 +183,19 @@ def cloned(model: keras.Model, clone_function) -> keras.Model:
     finally:
         for part in compiled:
             part.compiled = True
+    _name_inputs(model, clone)
     if isinstance(clone, TrainingModel):
         return keras.Model(clone.input, clone.output, name=clone.name)
     return clone
+
+
+def _name_inputs(model, clone) -> None:
+    """Keras names the clone of an Input that was given no name after its tensor ("keras_tensor_12")."""
+    for old, new in zip(model.layers, clone.layers, strict=True):
+        if isinstance(old, keras.layers.InputLayer):
+            new.name = old.name
+        elif isinstance(old, keras.Model):
+            _name_inputs(old, new)
 
 
 def _check_model(model) -> None:

@@ -12,6 +12,7 @@ from axtrain.energy_model import EnergyModel
 from axtrain.files import write_whole
 from axtrain.noise_models import multipliers
 from axtrain.noise_models.datapath import Datapath, datapath_from_dict
+from axtrain.noise_models.description import Description
 from axtrain.noise_models.memories import memory_from_dict
 from axtrain.noise_models.memory import Memory
 from axtrain.noise_models.multiplier import Multiplier
@@ -21,7 +22,7 @@ _FORMAT = "axtrain-hardware-1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hardware:
+class Hardware(Description):
     """A multiplier, a weight memory, and how numbers are coded on the way to them.
 
     Raises:

@@ -12,6 +12,21 @@ import axtrain.constraints
 import axtrain.layers
 import axtrain.sensitivity_training
 import axtrain.weight_regularizers  # noqa: F401
+from axtrain.energy_model import EnergyModel
+from axtrain.hardware import Hardware
+from axtrain.noise_models.curves import ProbitCurve, TabulatedCurve
+from axtrain.noise_models.datapath import DroppedMACs, MeasuredDatapath, TimingErrors
+from axtrain.noise_models.measured import MeasuredMemory
+from axtrain.noise_models.memories import ApproximateDRAM, BitErrors, NearThresholdSRAM
+from axtrain.noise_models.multiplier import Multiplier
+from axtrain.penalties import Curvature, LossGradient, OutputSensitivity
+from axtrain.quantisation import Quantisation
+from axtrain.registration import register_descriptions
+
+register_descriptions(Hardware, Multiplier, Quantisation, EnergyModel, ProbitCurve, TabulatedCurve)
+register_descriptions(BitErrors, NearThresholdSRAM, ApproximateDRAM, MeasuredMemory)
+register_descriptions(TimingErrors, DroppedMACs, MeasuredDatapath)
+register_descriptions(OutputSensitivity, LossGradient, Curvature)
 
 
 def load_model(path: str | os.PathLike[str], **kwargs) -> keras.Model:

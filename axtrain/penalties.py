@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from axtrain.noise_models.description import Description
 from axtrain.weight_noise import WEIGHTINGS
 
 METHODS = ("exact", "first_order")
 
 
 @dataclass(frozen=True)
-class Penalty:
+class Penalty(Description):
     """What the three penalties share.
 
     Args:
@@ -72,6 +73,11 @@ class Penalty:
         """A JSON-able description; `penalty_from_dict` rebuilds an equal object."""
         described = asdict(self)
         return {"kind": self.kind, **described, "layers": None if self.layers is None else list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, description: dict[str, Any]) -> Penalty:
+        """Rebuilds what `to_dict` gave."""
+        return penalty_from_dict(description)
 
 
 class OutputSensitivity(Penalty):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from axtrain.noise_models.description import Description
+
 
 def _choice(name: str, value: Any, allowed: tuple) -> None:
     if value not in allowed:
@@ -12,7 +14,7 @@ def _choice(name: str, value: Any, allowed: tuple) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantisation:
+class Quantisation(Description):
     """How real numbers become operand codes; `None` leaves a choice to the multiplier.
 
     Weights are symmetric, one scale per output channel or per kernel. Activations have one scale per tensor.

@@ -10,3 +10,9 @@ PACKAGE = "axtrain"
 def register(name: str):
     """Class decorator: registers a Keras object as ``axtrain>name``."""
     return keras.saving.register_keras_serializable(package=PACKAGE, name=name)
+
+
+def register_descriptions(*kinds: type) -> None:
+    """Registers configurations of floors that know no Keras, each as ``axtrain>`` and the class's name."""
+    for kind in kinds:
+        register(kind.__name__)(kind)

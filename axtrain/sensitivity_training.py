@@ -62,10 +62,10 @@ class SensitivityTraining(TrainingModel):
 
     train_function: Any
 
-    def __init__(self, inputs, outputs, name=None, **kwargs) -> None:
-        # Keras saves a Functional model of another class only where the constructor takes these and no others.
+    def __init__(self, *args, **kwargs) -> None:
+        # Every Keras since 3.10 saves a Functional model of another class where its constructor has this signature.
         penalty = kwargs.pop("penalty", None)
-        super().__init__(inputs, outputs, name=name, **kwargs)
+        super().__init__(*args, **kwargs)
         self.penalty: Penalty | None = penalty_from_dict(penalty) if isinstance(penalty, dict) else penalty
         if self.penalty is None:
             return

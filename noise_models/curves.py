@@ -7,7 +7,6 @@ Gaussian, `TabulatedCurve` for measurements. NumPy alone.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
@@ -16,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from .csv_rows import rows_of
+from .description import Description
 
 
 def check_voltage(voltage: float) -> float:
@@ -30,7 +32,7 @@ def check_voltage(voltage: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbitCurve:
+class ProbitCurve(Description):
     """Cells whose minimum voltages are Gaussian: `BER(V) = Phi((mean_v - V) / deviation_v)`.
 
     Valid for every positive voltage; at `V = mean_v` half of the cells fail. Source: theory page, section 5.
@@ -78,7 +80,7 @@ class ProbitCurve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TabulatedCurve:
+class TabulatedCurve(Description):
     """Measured rates, interpolated linearly in `log10(rate)` over the voltage.
 
     Valid from the lowest to the highest voltage of the table; there is no extrapolation. Source: theory page,
@@ -147,7 +149,7 @@ class TabulatedCurve:
             ValueError: for a missing column or an entry that is not a number, with its line; or a bad table.
         """
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = rows_of(file)
             if not {"voltage", "rate"} <= set(reader.fieldnames or ()):
                 raise ValueError(
                     f"{path} needs a header line with the columns voltage and rate. Received: {reader.fieldnames!r}"

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from .carry_chain import check_number
+from .description import Description
 
 
-class Datapath:
+class Datapath(Description):
     """What all datapaths share; subclasses are frozen dataclasses."""
 
     voltage: Any

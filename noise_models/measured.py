@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .csv_rows import rows_of
 from .memory import Memory, in_range
 from .protections import Protection
 
@@ -113,7 +113,7 @@ class FaultMap:
             ValueError: for a missing column or an entry that is no integer, with its line; or a bad map.
         """
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = rows_of(file)
             columns = [name for name in ("address", "bit", "value") if name in (reader.fieldnames or ())]
             if columns[:2] != ["address", "bit"]:
                 raise ValueError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .curves import curve_from_dict
+from .description import Description
 from .encodings import ENCODINGS, check_word, decode, encode, stored_bits
 from .faults import Clustering, faulty_cells, flip, stuck
 from .fused import fused
@@ -23,7 +24,7 @@ FAULTS = ("random", "persistent", "stuck")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class Memory(Description):
     """Base of all memories; subclasses give `rate` and `voltage`.
 
     Args:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .circuits import operand_widths
+from .description import Description
 from .metrics import ErrorMetrics, error_metrics
 from .table_files import LARGEST_TABLE_BITS, read_table, write_table
 
@@ -60,7 +61,7 @@ def _as_table(table: Any, widths: tuple[int, int]) -> np.ndarray:
     return array
 
 
-class Multiplier:
+class Multiplier(Description):
     """An approximate (or exact) hardware multiplier, described by the product of every operand pair.
 
     The circuit computes ``M[a, b]`` on the raw operand codes, activation first; its error is

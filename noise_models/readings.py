@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .csv_rows import rows_of
 from .curves import check_voltage
 
 
@@ -88,7 +88,7 @@ class Readings:
         """
         table: dict[tuple[str, float], np.ndarray] = {}
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = rows_of(file)
             columns = ("voltage", "failures", "cells")
             if not set(columns) <= set(reader.fieldnames or ()):
                 raise ValueError(f"{path} needs the columns {', '.join(columns)}. Received: {reader.fieldnames!r}")

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from axtrain import __version__
+from axtrain.controls import hardware_layers
 from axtrain.files import write_whole
 from axtrain.training.evaluation import metric_name
 
@@ -33,7 +34,9 @@ def network_digest(model: keras.Model) -> str:
     described = {key: value for key, value in model.get_config().items() if key != "name"}
     # Keras numbers the names that it gives through the whole process: the same network built again has others.
     numberless = re.sub(r'_\d+"', '"', json.dumps(described, sort_keys=True, default=str))
-    return _digest(numberless, *model.weights)
+    products = [product for layer in hardware_layers(model) for product in layer.products]
+    state = [variable for product in products for variable in product.state.own_variables]
+    return _digest(numberless, *model.weights, *state)
 
 
 def _digest(text: str, *arrays) -> str:

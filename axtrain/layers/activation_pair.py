@@ -45,6 +45,10 @@ class ActivationPairState(HardwareState):
         limit = (1 << (self.hardware.weight_bits - 1)) - 1
         return quantise(kernel, symmetric_scale(low, high, limit), ops.zeros(()), -limit, limit)
 
+    def no_weights(self, statistical: bool) -> list:
+        """Of both operands; of the second only its range is used."""
+        return [*super().no_weights(statistical), *self.second.no_weights(False)]
+
     @property
     def observer(self):
         """Collects samples of the first operand, `second.observer` of the other; `None` where nothing observes."""

@@ -158,6 +158,20 @@ class ApproximateLayer(keras.layers.Layer):
         if getattr(self, "data_format", "channels_last") != "channels_last":
             raise ValueError("Hardware layers need data_format='channels_last'. Received: 'channels_first'")
 
+    @property
+    def weights(self):
+        """What the layer computes with: kernel, bias, ranges, and the error model where the fidelity has one.
+
+        So `summary` counts the network's own numbers. What an exact layer keeps for other fidelities, the noise
+        strength and the seeds are in `variables`: saved with the model, and no part of `get_weights`, so that
+        `EarlyStopping`, which puts the best weights back, leaves the strength to its schedule.
+        """
+        kept = super().weights
+        if self.hardware is None or not self.built:
+            return kept
+        hidden = {id(one) for state in self._states for one in state.no_weights(self.fidelity in STATISTICAL)}
+        return [weight for weight in kept if id(weight) not in hidden]
+
     def add_weight(self, *args, **kwargs):
         """Kernel and bias are read in float32 under every dtype policy where the layer has hardware."""
         if self.hardware is not None:

@@ -192,7 +192,7 @@ class HardwareState(FittedState):
 
     def save_own_variables(self, store) -> None:
         """Variables by name, and the seeds' states, which Keras would leave out."""
-        for variable in self._own_variables():
+        for variable in self.own_variables:
             store[variable.name] = ops.convert_to_numpy(variable)
         for name, generator in self.generators.items():
             store[name] = ops.convert_to_numpy(generator.state)
@@ -205,7 +205,7 @@ class HardwareState(FittedState):
         """Reads what `save_own_variables` wrote."""
         saved = store.keys()
         self._change_rank(len(store["activation_factors"]) if "activation_factors" in saved else 0)
-        for variable in self._own_variables():
+        for variable in self.own_variables:
             variable.assign(store[variable.name])
         for name, generator in self.generators.items():
             generator.state.assign(store[name])
@@ -221,14 +221,27 @@ class HardwareState(FittedState):
         """Every seed: the chip's cells, the stream of a memory's random faults, the noise of activations."""
         return {"chip_seed": self.chip_seed, "stream": self.stream, "noise": self.noise}
 
-    def _own_variables(self):
+    @property
+    def own_variables(self) -> list:
+        """Every variable of its own but the seeds': range, noise strength and error model."""
         return self._non_trainable_variables
+
+    def no_weights(self, statistical: bool) -> list:
+        """Those of them that the layer does not compute with, and the strength, which a schedule moves.
+
+        Args:
+            statistical: whether the layer's fidelity plays the error model.
+        """
+        if statistical:
+            return [self.noise_strength]
+        return [variable for variable in self.own_variables if variable.name not in ("low", "high", "seen")]
 
     def get_config(self):
         """The hardware as plain data."""
-        return {"name": self.name, "hardware": self.hardware.to_dict(), "calibrated": self.calibrated}
+        described = {"hardware": self.hardware.to_dict(), "calibrated": self.calibrated, "rank": self.rank}
+        return {"name": self.name, **described}
 
     @classmethod
     def from_config(cls, config):
         """Rebuilds the layer."""
-        return cls(hardware=Hardware.from_dict(config.pop("hardware")), **config)
+        return cls(**{**config, "hardware": Hardware.from_dict(config["hardware"])})

@@ -37,7 +37,7 @@ class ApproxConv2DTranspose(ApproximateLayer, keras.layers.Conv2DTranspose):
 
     def _arranged(self, kernel):
         """(*window, channels, filters), the window flipped."""
-        return ops.swapaxes(ops.flip(kernel, axis=(0, 1)), -1, -2)
+        return ops.swapaxes(ops.flip(ops.flip(kernel, axis=0), axis=1), -1, -2)  # Keras 3.10 flips one at a time
 
     def _product_inputs(self, inputs):
         image = widened(ops.cast(inputs, "float32"), self.strides)

@@ -86,6 +86,21 @@ def test_public_names_survive_every_submodule():
         _ = axtrain.nonsense
 
 
+def test_type_checkers_see_every_public_name():
+    """The stub imports each name from where `__getattr__` finds it."""
+    found = {}
+    for node in ast.parse((ROOT / "axtrain" / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            [alias] = node.names
+            found[alias.asname] = f"{node.module}:{alias.name}"
+        elif isinstance(node, ast.Assign):  # a public name that is not the module's own
+            found[node.targets[0].id] = found.pop(node.value.id)
+    targets = {
+        name: target if ":" in target else ":".join(target.rsplit(".", 1)) for name, target in axtrain._PUBLIC.items()
+    }
+    assert found == targets
+
+
 @pytest.mark.parametrize("folder", ["noise_models", "training"])
 def test_a_bare_import_is_refused(folder):
     done = fresh(f"import {folder}", cwd=ROOT)

@@ -291,6 +291,8 @@ FULL_ATTENTION = {
     **{"num_heads": 2, "key_dim": 3, "value_dim": 4, "dropout": 0.1, "output_shape": 5, "attention_axes": 1},
     **{"sliding_window": 2, "use_gate": True, "seed": 3},
 }
+for newer in {"sliding_window", "use_gate"} - set(inspect.signature(keras.layers.MultiHeadAttention).parameters):
+    del FULL_ATTENTION[newer]  # Keras 3.10 has not got them
 FLOAT_CONV = {"data_format": "channels_first", "strides": 1, "dilation_rate": 3}
 FULL_ARGUMENTS = [
     (ax.layers.ApproxDense, {**FULL, "units": 3}, {"lora_rank": 2}),

@@ -69,7 +69,6 @@ def experiment(_store, tmp_path, monkeypatch, request):
     """An MLflow experiment of the test's own, its artifacts in tmp_path; gives the experiment's id."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{_store}/mlflow.db")
     name = request.node.nodeid
     identifier = mlflow.create_experiment(name, artifact_location=(tmp_path / "artifacts").as_uri())
@@ -79,7 +78,7 @@ def experiment(_store, tmp_path, monkeypatch, request):
     while mlflow.active_run() is not None:
         mlflow.end_run()
     mlflow.tracking.fluent._active_experiment_id = None
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)  # or the environment would not be asked in later tests
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from axtrain.training.commands.options import MODEL, quiet_start, told
     "formats",
     type=click.Choice(sorted(FORMATS)),
     multiple=True,
-    help="Write this form too; may be given several times. litert takes ranges from the --data's x_train.",
+    help="Write this form too; may be given several times; litert, c and onnx take ranges from the data's x_train.",
 )
 @options.chips
 @options.seed
@@ -29,7 +29,8 @@ from axtrain.training.commands.options import MODEL, quiet_start, told
 def export(model: Path, folder: Path, **given) -> None:
     """Write MODEL (.keras, converted) to FOLDER: Keras file, integers, manifest with checksums.
 
-    With --format also litert (model.tflite, exact multipliers, needs --data) or saved_model (TensorFlow alone).
+    With --format also litert (int8, model.tflite), c (C99), onnx, memory (the weight memory's image), saved_model
+    (TensorFlow alone). LiteRT and ONNX multiply exactly; litert, c and onnx need --data.
     """
     with quiet_start():
         from axtrain.exporting import MANIFEST

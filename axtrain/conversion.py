@@ -233,15 +233,28 @@ def _converted(layer, chosen, played):
     hardware = chosen.get(layer.name)
     if hardware is None or _obstacle(layer) is not None:
         return _stripped(layer)
-    config = layer.get_config()
+    config = _config(layer)
     kind = type(layer) if isinstance(layer, ApproximateLayer) else _APPROXIMATE[type(layer)]
     return kind.from_config({**config, **played, "hardware": hardware.to_dict(), "calibrated": False})
 
 
+def another(layer):
+    """A new layer of the same class and configuration."""
+    return layer.__class__.from_config(_config(layer))
+
+
+def _config(layer) -> dict[str, Any]:
+    """The layer's configuration, with what Keras 3.10 leaves out of it."""
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        config["output_padding"] = layer.output_padding
+    return config
+
+
 def _stripped(layer):
     if type(layer) not in _PLAIN:
-        return layer.__class__.from_config(layer.get_config())
-    config = layer.get_config()
+        return another(layer)
+    config = _config(layer)
     for name in ("hardware", "fidelity", "engine", "gradient", "gradient_window", "rank", "residual", "calibrated"):
         config.pop(name)
     return _PLAIN[type(layer)].from_config(config)

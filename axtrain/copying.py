@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from axtrain.conversion import cloned, copy_state
+from axtrain.conversion import another, cloned, copy_state
 from axtrain.layers import ApproximateLayer
 from axtrain.model_walk import all_layers
 
@@ -17,7 +17,7 @@ def copy_of(model: keras.Model, kind: type[keras.Model] = keras.Model, **setting
         kind: its constructor takes `inputs, outputs, name` and the settings.
         settings: for the constructor.
     """
-    clone = cloned(model, lambda layer: layer.__class__.from_config(layer.get_config()))
+    clone = cloned(model, another)
     copy_state(model, clone)
     for old, new in zip(all_layers(model), all_layers(clone), strict=True):
         if isinstance(old, ApproximateLayer) and old.hardware is not None:

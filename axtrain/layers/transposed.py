@@ -39,6 +39,10 @@ class ApproxConv2DTranspose(ApproximateLayer, keras.layers.Conv2DTranspose):
         """(*window, channels, filters), the window flipped."""
         return ops.swapaxes(ops.flip(ops.flip(kernel, axis=0), axis=1), -1, -2)  # Keras 3.10 flips one at a time
 
+    def get_config(self):
+        """The Keras layer's, the padding of its output, which Keras 3.10 leaves out, and the hardware as plain data."""
+        return {**super().get_config(), "output_padding": self.output_padding}
+
     def _product_inputs(self, inputs):
         image = widened(ops.cast(inputs, "float32"), self.strides)
         extra = self.output_padding or (None, None)

@@ -79,6 +79,23 @@ def test_pictures_of_open_size():
         assert compiled(x).shape == layer.compute_output_shape(x.shape)
 
 
+def test_the_padding_of_the_output_is_kept_everywhere(tmp_path):
+    """Keras 3.10 leaves it out of a layer's configuration."""
+    up = keras.layers.Conv2DTranspose(2, 3, strides=3, output_padding=2)
+    model = keras.Sequential([keras.Input(SHAPE[1:]), up])
+    noisy = ax.convert(model, ax.Hardware(), np.random.default_rng(0).normal(size=(4, *SHAPE[1:])))
+    noisy.save(tmp_path / "up.keras")
+    active = ax.with_sensitivity(model, ax.LossGradient(1.0))
+    for other in (
+        noisy,
+        ax.load_model(tmp_path / "up.keras"),
+        ax.strip(noisy),
+        ax.convert(noisy, ax.Hardware()),
+        active,
+    ):
+        assert other.output_shape == model.output_shape == (None, 11, 14, 2)
+
+
 def test_the_integers_and_the_multiplications(tmp_path):
     model = keras.Sequential([keras.Input(SHAPE[1:]), keras.layers.Conv2DTranspose(5, 3, strides=2, name="up")])
     noisy = ax.convert(model, ax.Hardware(), np.random.default_rng(0).normal(size=(4, *SHAPE[1:])))

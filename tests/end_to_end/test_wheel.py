@@ -66,7 +66,8 @@ def test_the_wheel_holds_the_package_once_and_nothing_else(distributions):
     own = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     cards = {f"axtrain/cards/{path.name}" for path in (ROOT / "axtrain" / "cards").glob("*.json")}
     assert len(cards) > 10
-    assert own == {*sources(), "axtrain/py.typed", *cards}
+    page = {f"axtrain/training/report/{name}" for name in ("page.css", "page.html.jinja")}
+    assert own == {*sources(), "axtrain/py.typed", *cards, *page}
     assert [name for name in names if name.endswith("licenses/LICENSE")]
     [about] = [name for name in names if name.endswith("METADATA")]
     text = zipfile.ZipFile(distributions[0]).read(about).decode()

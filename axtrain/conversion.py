@@ -120,7 +120,6 @@ def convert(
         )
     played: dict[str, Any] = {"fidelity": fidelity, "engine": engine, "rank": rank, "residual": residual}
     played |= {"gradient": gradient, "gradient_window": gradient_window}
-    played |= {"rank": rank, "residual": residual}
     Playing(**played)  # what is unknown is refused here; Keras would wrap it in a TypeError of its own
     converted = cloned(model, lambda layer: _converted(layer, chosen, played))
     copy_state(model, converted)

@@ -26,12 +26,14 @@ class Evaluation:
         seed: of the chips drawn.
         samples: how many samples each accuracy was measured on.
         metric: what was measured, in words.
+        deterministic: nothing was left to chance, so one measurement stands for every chip.
     """
 
     accuracies: np.ndarray
     seed: int
     samples: int
     metric: str = "accuracy"
+    deterministic: bool = False
 
     @property
     def mean(self) -> float:
@@ -72,9 +74,12 @@ class Evaluation:
     def from_dict(cls, described: dict[str, Any]) -> Evaluation:
         """Rebuilds what `to_dict` gave; the derived figures are derived again."""
         accuracies = np.array(described["accuracies"], np.float64)
-        return cls(accuracies, described["seed"], described["samples"], described["metric"])
+        certain = described.get("deterministic", False)  # older files do not say it
+        return cls(accuracies, described["seed"], described["samples"], described["metric"], certain)
 
     def __str__(self) -> str:
+        if self.deterministic:
+            return f"{self.metric} {self.mean:.4f}, measured once: no chip differs from another"
         return (
             f"{self.metric} {self.mean:.4f} +- {self.std:.4f} over {len(self.accuracies)} chips "
             f"(95 % interval of the mean {self.interval[0]:.4f} .. {self.interval[1]:.4f}), worst {self.worst:.4f}"
@@ -129,7 +134,8 @@ def evaluate(
     """
     numbers, count = chip_numbers(seed, chips), sample_count(x, y)
     layers = list(hardware_layers(model))
-    if leaves_nothing_to_chance(layers, [layer.hardware for layer in layers]):
+    certain = leaves_nothing_to_chance(layers, [layer.hardware for layer in layers])
+    if certain:
         numbers = numbers[:1]
     states = [product.state for layer in layers for product in layer.products]
     generators = [generator for state in states for generator in state.generators.values()]
@@ -144,7 +150,7 @@ def evaluate(
     finally:
         for generator, state in zip(generators, before, strict=True):
             generator.state.assign(state)
-    return Evaluation(np.resize(accuracies, chips).astype(np.float64), seed, count, metric_name(metric))
+    return Evaluation(np.resize(accuracies, chips).astype(np.float64), seed, count, metric_name(metric), certain)
 
 
 def chip_numbers(seed: int, chips: int) -> list[int]:

@@ -183,7 +183,7 @@ def verify_export(folder: Path, data: Path | None, scale: float) -> str:
             f"The accuracy is not the one that was exported. Were the samples and --scale the same? Exported: mean "
             f"{stated['mean']:.4f}, worst {stated['worst']:.4f} of {stated['samples']} samples. Received: {measured}"
         )
-    return f"{said}; {measured}, each chip as exported"
+    return f"{said}; {measured}{'; as exported' if measured.deterministic else ', each chip as exported'}"
 
 
 def train_file(

@@ -57,6 +57,7 @@ def test_dictionary_is_json_and_text_names_the_figures():
         "seed": 3,
         "samples": 8,
         "metric": "recall",
+        "deterministic": False,
         "mean": 0.625,
         "std": measured.std,
         "worst": 0.5,
@@ -122,6 +123,18 @@ def test_without_randomness_one_measurement_stands_for_all(make_noisy, data, mem
     assert list(result.accuracies) == measured * 4
     assert result.std == 0
     assert result.interval == (result.mean, result.mean)
+    said = f"counted {result.mean:.4f}, measured once: no chip differs from another"
+    assert str(result) == str(Evaluation.from_dict(result.to_dict())) == said
+    assert len(result.to_dict()["accuracies"]) == 4
+
+
+def test_what_varies_is_said_as_chips(noisy, data):
+    result = quiet(noisy, *data, chips=2)
+    assert not result.deterministic
+    assert "over 2 chips" in str(result)
+    described = result.to_dict()
+    del described["deterministic"]  # as older versions wrote it
+    assert str(Evaluation.from_dict(described)) == str(result)
 
 
 def test_plain_model(network, data):

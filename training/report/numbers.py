@@ -54,8 +54,11 @@ def headlines(run: Run, energy: Any = None) -> list[Headline]:
     if evaluations:
         name, last = list(evaluations.items())[-1]
         chips = len(last.accuracies)
-        found.append(Headline(*_figure(last.mean, last.metric), f"{name}: mean of {chips} chips"))
-        found.append(Headline(*_figure(last.worst, last.metric), f"{name}: worst chip of {chips}"))
+        if last.deterministic:
+            found.append(Headline(*_figure(last.mean, last.metric), f"{name}: the same on every chip"))
+        else:
+            found.append(Headline(*_figure(last.mean, last.metric), f"{name}: mean of {chips} chips"))
+            found.append(Headline(*_figure(last.worst, last.metric), f"{name}: worst chip of {chips}"))
     saving = energy.saving if energy is not None else _saving(run)
     if saving is not None:
         found.append(_saved(saving, "energy per inference, modelled"))
@@ -105,7 +108,7 @@ def evaluation_table(run: Run) -> Table:
         spread, worst = _cell(one.std, one.metric), _cell(one.worst, one.metric)
         samples = str(one.samples) if one.samples else "-"
         row = (name, _cell(one.mean, one.metric), spread, worst, f"{low} to {high}")
-        rows.append((*row, str(len(one.accuracies)), samples))
+        rows.append((*row, "all alike" if one.deterministic else str(len(one.accuracies)), samples))
     unit = " [%]" if _metric(run) == "accuracy" else ""
     columns = ("network", f"mean{unit}", "spread (std)", "worst chip", "95 % of the mean", "chips", "samples")
     return Table(columns, rows, f"{_metric(run)} on the hardware")

@@ -76,7 +76,7 @@ class Player:
             predicted = model.predict(x, batch_size=self.batch_size, verbose=0)
             kept.add(0, number, float(self.metric(y, predicted)))
         figures = np.resize([kept.found[0][number] for number in needed], self.chips)
-        return Evaluation(figures.astype(np.float64), self.seed, self._count, metric_name(self.metric))
+        return Evaluation(figures.astype(np.float64), self.seed, self._count, metric_name(self.metric), certain)
 
     def trained(self, assignment: Mapping[str, str], train: Callable[[keras.Model], Any]):
         """(model, `Evaluation`) of the network converted and trained; a trained model that was kept is read again."""
@@ -97,7 +97,9 @@ class Player:
             for number, figure in zip(self._numbers, measured.accuracies, strict=True):
                 kept.add(0, number, float(figure))
         figures = np.array([kept.found[0][number] for number in self._numbers])
-        return model, Evaluation(figures, self.seed, self._count, metric_name(self.metric))
+        layers = list(hardware_layers(model))
+        certain = leaves_nothing_to_chance(layers, [layer.hardware for layer in layers])
+        return model, Evaluation(figures, self.seed, self._count, metric_name(self.metric), certain)
 
     def _kept(self, kind: str, assignment: Mapping[str, str]) -> KeptFigures:
         name = f"{kind}_{self._name(assignment)}"

@@ -102,7 +102,8 @@ def sweep(
     settings |= {} if folder is None else fingerprint(played, x, y, metric)
     kept = KeptFigures(folder, [f"{'rate' if by_rate else 'voltage'}_{value!r}" for value in values], settings)
     costs = [_cost(played, layers, point, reference) for point in points]
-    needed = [numbers[:1] if leaves_nothing_to_chance(layers, point) else numbers for point in points]
+    certain = [leaves_nothing_to_chance(layers, point) for point in points]
+    needed = [numbers[:1] if sure else numbers for sure in certain]
     cells = [(index, chip) for index, drawn in enumerate(needed) for chip in drawn if chip not in kept.found[index]]
     prepare = _preparation(played, layers, points)
     current = None
@@ -118,12 +119,12 @@ def sweep(
     return Sweep(
         points=tuple(
             SweepPoint(
-                evaluation=Evaluation(figures.astype(np.float64), seed, count, metric_name(metric)),
+                evaluation=Evaluation(figures.astype(np.float64), seed, count, metric_name(metric), sure),
                 voltage=None if by_rate else value,
                 rate=max((memory.rate for part in point for memory in swept(part, by_rate).values()), default=None),
                 **cost,
             )
-            for value, point, figures, cost in zip(values, points, measured, costs, strict=True)
+            for value, point, figures, sure, cost in zip(values, points, measured, certain, costs, strict=True)
         ),
         notes=notes,
     )

@@ -87,7 +87,8 @@ def sweep_file(
             run.sweep(result)
     said = [result.table()]
     if accuracy is not None:
-        said.append(f"lowest voltage for an accuracy of {accuracy:g}: {lowest_voltage(result, accuracy)}")
+        dial = "lowest voltage" if rates is None else "highest error rate"
+        said.append(f"{dial} for an accuracy of {accuracy:g}: {lowest_voltage(result, accuracy)}")
     return "\n".join([*said, f"Wrote {out}"])
 
 

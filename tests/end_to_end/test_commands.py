@@ -10,6 +10,7 @@ from shell import axtrain, fine, refused
 import axtrain as ax
 from axtrain.controls import hardware_layers
 from axtrain.training import jobs
+from axtrain.training.sweep.results import Sweep
 
 DATA = ("--data", "data.npz", "--scale", 255)
 
@@ -84,7 +85,13 @@ def test_a_sweep_finds_the_lowest_voltage(files):
     sram = ax.Hardware(weight_memory=ax.memories.NearThresholdSRAM(voltage=0.6))
     sram.to_json("sram.json")
     command = ("sweep", "model.keras", *DATA, "--hardware", "sram.json", "--voltages", "0.45,0.9", "--chips", 2)
-    assert "lowest voltage for an accuracy of 0.5" in fine(*command, "--accuracy", 0.5)
+    *_, said, _ = fine(*command, "--accuracy", 0.5).splitlines()
+    points = Sweep.from_dict(json.loads((files / "axtrain_sweep" / "sweep.json").read_text())).points
+    (point,) = [point for point in points if f": {point.voltage:g} V (error rate {point.rate:.3g}): " in said]
+    assert said.startswith("lowest voltage for an accuracy of 0.5: ")
+    assert f": {point.evaluation}; {point.energy_pj / 1e3:.4g} nJ per inference" in said
+    rates = ("sweep", "noisy.keras", *DATA, "--rates", "0.0001", "--chips", 1, "--out", "rates", "--accuracy", 0.5)
+    assert "highest error rate for an accuracy of 0.5: error rate 0.0001: accuracy " in fine(*rates)
     assert "numbers with commas" in axtrain(*command[:-4], "--voltages", "low").stderr
     assert "Received" in refused("sweep", "noisy.keras", *DATA, "--chips", 2)  # neither voltages nor rates
 

@@ -27,6 +27,14 @@ class SweepPoint:
     saving: float | None = None
     """Share of the reference's energy that is saved."""
 
+    def __str__(self) -> str:
+        place = "" if self.rate is None else f"error rate {self.rate:.3g}"
+        if self.voltage is not None:
+            place = f"{self.voltage:g} V" + (f" ({place})" if place else "")
+        saved = "" if self.saving is None else f", {100 * self.saving:.1f} % saved"
+        energy = "" if self.energy_pj is None else f"; {self.energy_pj / 1e3:.4g} nJ per inference{saved}"
+        return f"{place}: {self.evaluation}{energy}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:

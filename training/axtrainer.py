@@ -20,7 +20,8 @@ from axtrain.sensitivity_training import with_sensitivity
 from axtrain.training.callbacks import NoiseSchedule, PenaltySchedule
 from axtrain.training.kept_figures import fingerprint
 from axtrain.training.penalty_scaling import scaled_penalty
-from axtrain.training.training_state import ResumableBatches, TrainingState, place_of, restore
+from axtrain.training.resumable_fit import resumable_fit
+from axtrain.training.training_state import ResumableBatches
 
 _CALIBRATION = 512  # samples
 
@@ -143,34 +144,12 @@ class AxTrainer:
             if epochs == 0:
                 continue
             current = self._prepared(current, stage, x, y)
-            path = None if folder is None else Path(folder) / f"{stage}.npz"
-            place = None if path is None else place_of(path)
-            if place is not None and note is not None and place["note"] != note:
-                differ = sorted(name for name in note if place["note"].get(name) != note[name])
-                raise ValueError(
-                    f"{path} holds the state of another training: with other data, another network or other settings. "
-                    f"Give another folder, or remove that one. Received: a different {', '.join(differ)}"
-                )
-            given = callbacks(stage) if callable(callbacks) else list(callbacks)
-            kept = TrainingState(path, every=save_every, note=note) if path is not None else None
-            epoch = step = 0
-            if place is not None and path is not None and kept is not None:
-                epoch, step = place["epoch"], place["step"]
-                kept.begin(epoch, step, place["history"], restore(current, path))
-            given = [*self._schedules(current, stage), *given, *([kept] if kept else [])]
-            logs = [] if place is None else list(place["history"])
-            for first, until in _fits(epoch, step, epochs):
-                data = batches.from_step(first, step, until)
-                if kept is not None and first > epoch:
-                    kept.begin(first, 0, logs, {})
-                done = current.fit(
-                    data, initial_epoch=first, epochs=until, steps_per_epoch=len(batches) - step, shuffle=False,
-                    callbacks=given, verbose=verbose, **fit_options,
-                )  # fmt: skip
-                epochs_done = zip(*done.history.values(), strict=True)
-                logs += [dict(zip(done.history, map(float, figures), strict=True)) for figures in epochs_done]
-                step = 0
-            history[stage] = logs
+            given = callbacks(stage) if callable(callbacks) else callbacks
+            history[stage] = resumable_fit(
+                current, batches, epochs=epochs, every=save_every, note=note, verbose=verbose,
+                path=None if folder is None else Path(folder) / f"{stage}.npz",
+                callbacks=[*self._schedules(current, stage), *given], **fit_options,
+            )  # fmt: skip
         if not list(hardware_layers(current)):
             current = self._prepared(current, "fine_tune", x, y)
         set_noise_strength(current, 1.0)
@@ -222,12 +201,3 @@ class AxTrainer:
         optimizer = {**keras.optimizers.get(self.optimizer).get_config(), "name": None}  # numbered by Keras
         described |= {"hardware": self.hardware.to_dict(), "optimizer": str(optimizer)}
         return json.loads(json.dumps(described))  # as it will be read back
-
-
-def _fits(epoch: int, step: int, epochs: int) -> list[tuple[int, int]]:
-    """(first epoch, epoch after the last) of each fit: the rest of a begun epoch, then whole ones."""
-    if epoch >= epochs:
-        return []
-    if step == 0:
-        return [(epoch, epochs)]
-    return [part for part in ((epoch, epoch + 1), (epoch + 1, epochs)) if part[0] < part[1]]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import keras
 
-from axtrain.controls import hardware_layers
+from axtrain.controls import hardware_layers, set_noise_strength
 from axtrain.conversion import convert
 from axtrain.exporting import Export, check_target, export, read_export
 from axtrain.files import save_figure, whole_file, write_whole
@@ -21,12 +21,15 @@ from axtrain.loading import load_model
 from axtrain.training.callbacks import MLflow, NoiseSchedule
 from axtrain.training.data_files import check_labels, check_samples, gives_probabilities, load_split
 from axtrain.training.evaluation import Evaluation, evaluate
+from axtrain.training.kept_figures import fingerprint
 from axtrain.training.progress import FitProgress
+from axtrain.training.resumable_fit import resumable_fit
 from axtrain.training.search.searching import search
 from axtrain.training.sweep.results import lowest_voltage
 from axtrain.training.sweep.sweeping import sweep
 from axtrain.training.tracking.opening import run as tracking_run
 from axtrain.training.tracking.runs import Run
+from axtrain.training.training_state import ResumableBatches
 
 
 def evaluate_file(
@@ -199,11 +202,18 @@ def train_file(
     anneal: int,
     seed: int,
     scale: float,
+    checkpoint: Path | None = None,
+    save_every: int | None = None,
     track: dict[str, Any] | None = None,
 ) -> dict[str, list[float]]:
-    """Trains a saved model for hardware and saves it whole; returns every epoch's figures."""
+    """Trains a saved model for hardware and saves it whole; returns every epoch's figures.
+
+    With a folder for checkpoints the same call goes on after a kill, and gives the same weights.
+    """
     if out.suffix != ".keras":
         raise ValueError(f"The trained model is written as .keras. Received: {out}")
+    if save_every is not None and checkpoint is None:
+        raise ValueError(f"Give --checkpoint DIR to save a state in. Received: save_every={save_every}, no checkpoint")
     keras.utils.set_random_seed(seed)
     x, y = load_split(data, "train", scale)
     network = load_model(model)
@@ -215,16 +225,25 @@ def train_file(
         raise ValueError(f"{model} runs on no hardware yet; give --hardware FILE.json")
     network.compile(keras.optimizers.Adam(learning_rate), _cross_entropy(network, x), metrics=["accuracy"])
     callbacks: list[keras.callbacks.Callback] = [NoiseSchedule(anneal)] if anneal else []
-    with _tracked(track, "train", model, network, data) as run, FitProgress("train for the hardware") as shown:
+    note = {"learning_rate": learning_rate, "batch_size": batch_size, "anneal": anneal, "seed": seed}
+    if checkpoint is not None:
+        note |= fingerprint(network, x, y, train_file)
+    progress = FitProgress("train for the hardware", epochs=epochs)
+    with _tracked(track, "train", model, network, data) as run, progress as shown:
         if run is not None:
             run.log_params({"batch_size": batch_size, "anneal": anneal, "seed": seed}, keep=True)
             callbacks.append(MLflow(run=run))
-        fitted = network.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[shown, *callbacks])
+        logs = resumable_fit(
+            network, ResumableBatches(x, y, batch_size, seed), epochs=epochs, every=save_every, note=note,
+            path=None if checkpoint is None else checkpoint / "training.npz", callbacks=[*callbacks, shown], verbose=0,
+        )  # fmt: skip
+        if anneal:
+            set_noise_strength(network, 1.0)  # where nothing was left to do the state's own strength stands
         with whole_file(out) as path:
             network.save(path)
         if run is not None:
             run.model(network, x[:2])
-    return fitted.history
+    return {name: [epoch[name] for epoch in logs] for name in logs[-1]}
 
 
 @contextmanager

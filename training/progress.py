@@ -16,11 +16,12 @@ class FitProgress(keras.callbacks.Callback):
     Args:
         description: what is being trained.
         console: where to draw; default the terminal.
+        epochs: of several fits that follow each other on one line; `None` gives each its own.
     """
 
-    def __init__(self, description: str, console: Console | None = None) -> None:
+    def __init__(self, description: str, console: Console | None = None, *, epochs: int | None = None) -> None:
         super().__init__()
-        self._description = description
+        self._description, self._epochs = description, epochs
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,8 +41,15 @@ class FitProgress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None) -> None:
         """Draws the line."""
-        self._task = self._progress.add_task(self._description, total=self.params["epochs"], metrics="")
+        if self._task is None or self._epochs is None:
+            total = self._epochs or self.params["epochs"]
+            self._task = self._progress.add_task(self._description, total=total, metrics="")
         self._progress.start()
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Shows those done, before this fit too."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=epoch)
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Advances it."""
@@ -51,4 +59,5 @@ class FitProgress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None) -> None:
         """Leaves the finished line on the screen."""
-        self._progress.stop()
+        if self._epochs is None:
+            self._progress.stop()

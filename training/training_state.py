@@ -40,6 +40,11 @@ class TrainingState(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         self._epoch = self._skipped = 0
         self._metrics: dict[str, np.ndarray] = {}
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Asks the fit to end after this step: the state is kept there, then `KeyboardInterrupt` is raised."""
+        self._stopping = True
 
     def begin(self, epoch: int, step: int, history: list, metrics: dict) -> None:
         """Says where in the training the next fit begins, as `restored` told it."""
@@ -52,15 +57,24 @@ class TrainingState(keras.callbacks.Callback):
             if variable.path in self._metrics:
                 variable.assign_add(self._metrics[variable.path])
         self._metrics = {}
+        if batch + 1 == (self.params or {}).get("steps"):
+            return  # the end of the epoch keeps what comes after its last step
         done = self._skipped + batch + 1
-        if self.every is not None and done % self.every == 0:
+        if self._stopping or (self.every is not None and done % self.every == 0):
             self._keep(done)
+        self._stop_if_asked()
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Keeps the state between two epochs."""
         self.history.append({name: float(value) for name, value in (logs or {}).items()})
         self._epoch, self._skipped = self._epoch + 1, 0
         self._keep(0)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self._stopping:
+            self._stopping = False
+            raise KeyboardInterrupt
 
     def _keep(self, step: int) -> None:
         measured = self.model.metrics_variables

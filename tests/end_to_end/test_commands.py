@@ -1,6 +1,11 @@
 """The commands that search, sweep, verify and import, and what they share: a TOML file, Ctrl-C, JSON."""
 
+import inspect
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -11,6 +16,7 @@ import axtrain as ax
 from axtrain.controls import hardware_layers
 from axtrain.training import jobs
 from axtrain.training.sweep.results import Sweep
+from axtrain.training.training_state import TrainingState, place_of
 
 DATA = ("--data", "data.npz", "--scale", 255)
 
@@ -129,6 +135,63 @@ def test_a_run_is_kept_and_shown(files):
     mean = 100 * measured["mean"]
     for expected in (f"{mean:.2f}<small> %", "after: mean of 2 chips", "2.0e-02", "noisy.keras", "Sweep of the error"):
         assert expected in page
+
+
+# a training that is killed
+
+
+def stops(name, steps):
+    """What a callback does when a step begins: sends this process a signal, at the one that is given."""
+    left = [steps]
+
+    def step(callback, batch, logs=None):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    return step
+
+
+STOPPED = f"""
+import os, signal, sys
+from axtrain.training.command_line import main
+from axtrain.training.training_state import TrainingState
+{inspect.getsource(stops)}
+TrainingState.on_train_batch_begin = stops("SIGKILL", int(sys.argv[1]))
+main(sys.argv[2:])
+"""
+
+
+def test_a_killed_training_ends_with_the_same_weights(files, monkeypatch):
+    """By SIGKILL in the second epoch, then by Ctrl-C in the third; 7 steps each, the last of 4 samples."""
+    options = ("--hardware", "hardware.json", *DATA, "--batch-size", 16, "--anneal", 3)
+    fine("train", "model.keras", "whole.keras", *options, "--epochs", 4, "--json", "whole.json")
+    checkpoint = ("--checkpoint", "kept", "--save-every", 3, "--json", "again.json", "--epochs")
+    command = [str(part) for part in ("train", "model.keras", "again.keras", *options, *checkpoint)]
+
+    killed = subprocess.run([sys.executable, "-c", STOPPED, "12", *command, "3"], capture_output=True, text=True)
+    place = place_of(files / "kept" / "training.npz")
+    assert (killed.returncode, place["epoch"], place["step"]) == (-signal.SIGKILL, 1, 3), killed.stderr
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(TrainingState, "on_train_batch_begin", stops("SIGINT", 4 + 5), raising=False)
+    interrupted = axtrain(*command, 4)  # more epochs than before
+    place = place_of(files / "kept" / "training.npz")
+    assert (interrupted.exit_code, place["epoch"], place["step"]) == (130, 2, 5)  # the step is done to its end
+    assert "Interrupted" in interrupted.stderr and "Traceback" not in interrupted.output
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (files / "again.keras").exists()
+
+    assert "a different data" in refused(*command, 4, "--scale", 100)
+    assert "longer training" in refused(*command, 1)
+    fine(*command, 4)
+    for one, other in zip(*(ax.load_model(f"{name}.keras").weights for name in ("whole", "again")), strict=True):
+        np.testing.assert_array_equal(one, other)
+    whole, again = (json.loads((files / f"{name}.json").read_text())["trainings"][name] for name in ("whole", "again"))
+    assert whole.keys() == again.keys()
+    for name, figures in whole.items():
+        assert figures == pytest.approx(again[name], rel=1e-5)
+    assert "--checkpoint" in refused("train", "model.keras", "other.keras", *options, "--save-every", 3)
 
 
 # export and verify

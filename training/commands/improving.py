@@ -26,6 +26,8 @@ from axtrain.training.commands.record import command_record, write_record
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--anneal", type=click.IntRange(0), default=0, show_default=True, help="Epochs to raise the noise over.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of shuffling and noise.")
+@click.option("--checkpoint", type=FOLDER, help="Keep the state here: the same command goes on after Ctrl-C or a kill.")
+@click.option("--save-every", type=click.IntRange(1), help="Steps between two states; by default one each epoch.")
 @options.scale
 @options.report
 @options.tracked
@@ -33,7 +35,8 @@ def train(model: Path, out: Path, hardware: Path | str | None, report: Path | No
     """Train MODEL (.keras) for the hardware and write it to OUT (.keras).
 
     Labels are class numbers; the optimiser is Adam; the loss is the cross-entropy, of probabilities or logits
-    as the model gives them.
+    as the model gives them. With --checkpoint a training that was interrupted ends with the weights that it would
+    have had; with more --epochs a finished one goes on.
     """
     with quiet_start():
         from axtrain.training import jobs

@@ -38,6 +38,13 @@ def _memory(model: Any, network: Any, folder: Path) -> None:
     write(model, network, folder)
 
 
+def _intel_hex(model: Any, network: Any, folder: Path) -> None:
+    """The files of `memory`, and `weights.ihex`: the bytes of `weights.bin` as Intel HEX."""
+    from axtrain.integers.memory.image import write
+
+    write(model, network, folder, intel=True)
+
+
 def _onnx(model: Any, network: Any, folder: Path) -> None:
     """`model.onnx`: quantise/dequantise nodes, exact multipliers alone."""
     from axtrain.integers.onnx_files.writing import write
@@ -51,10 +58,11 @@ FORMATS: dict[str, Callable[[Any, Any, Path], None]] = {
     "saved_model": _saved_model,
     "c": _c,
     "memory": _memory,
+    "intel_hex": _intel_hex,
     "onnx": _onnx,
 }
 # Those that are written from the Keras model alone: they get `None` for the integer network.
-WITHOUT_NETWORK = frozenset({"saved_model", "memory"})
+WITHOUT_NETWORK = frozenset({"saved_model", "memory", "intel_hex"})
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import axtrain as ax
 from axtrain.integers.memory.image import read_memory, write, write_blocks, write_memory
+from axtrain.integers.memory.intel_hex import intel_hex
 from axtrain.integers.memory.row_files import read_rows
 from axtrain.integers.memory.words import WeightBlock, WordFormat
 from axtrain.noise_models.encodings import code_range, stored_bits
@@ -93,6 +94,44 @@ def test_what_is_written_is_read(tmp_path_factory, bits, encoding, protection, w
         wanted = np.concatenate([stored_bits(block.codes, bits, encoding).reshape(-1) for block in blocks])
         found = [rows[cell // row_width] >> (cell % row_width) & 1 for cell in range(len(wanted))]
         np.testing.assert_array_equal(found, wanted)
+
+
+def intel_bytes(text):
+    """What a loader of Intel HEX puts into its memory; every record's length and checksum as they must be."""
+    memory, upper = {}, 0
+    *records, last = text.splitlines()
+    assert last == ":00000001FF"
+    for record in records:
+        count, high, low, kind, *data, _ = content = bytes.fromhex(record.removeprefix(":"))
+        assert record.startswith(":") and len(data) == count and sum(content) & 0xFF == 0
+        if kind == 4:
+            upper = int.from_bytes(data, "big") << 16
+            continue
+        assert kind == 0 and (high << 8 | low) + count <= 1 << 16
+        memory |= {upper + (high << 8 | low) + i: byte for i, byte in enumerate(data)}
+    assert sorted(memory) == list(range(len(memory)))
+    return bytes(memory[address] for address in range(len(memory)))
+
+
+@pytest.mark.parametrize("size", [1, 16, 1 << 16, (1 << 16) + 1, (2 << 16) + 37])
+def test_intel_hex_is_read_by_an_independent_loader(size):
+    data = np.random.default_rng(size).bytes(size)
+    assert intel_bytes(intel_hex(data)) == data
+
+
+def test_intel_hex_as_others_write_it():
+    """A record that the format's descriptions show."""
+    data = bytes.fromhex("214601360121470136007EFE09D21901")
+    assert intel_hex(bytes(256) + data).splitlines()[16] == ":10010000214601360121470136007EFE09D2190140"
+
+
+def test_an_export_with_intel_hex(tmp_path, plain):
+    noisy = ax.convert(plain, ax.Hardware(), np.random.default_rng(0).random((8, *plain.input_shape[1:])))
+    exported = ax.export(noisy, tmp_path / "deploy", formats=("intel_hex",))
+    folder = exported.folder
+    assert {"weights.hex", "weights.bin", "weights.json", "weights.ihex"} <= set(exported.manifest["files"])
+    assert intel_bytes((folder / "weights.ihex").read_text()) == (folder / "weights.bin").read_bytes()
+    assert sum(codes.size for codes in read_memory(folder).values()) == (folder / "weights.bin").stat().st_size
 
 
 def small_model():

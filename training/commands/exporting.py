@@ -29,8 +29,9 @@ from axtrain.training.commands.options import MODEL, quiet_start, told
 def export(model: Path, folder: Path, **given) -> None:
     """Write MODEL (.keras, converted) to FOLDER: Keras file, integers, manifest with checksums.
 
-    With --format also litert (int8, model.tflite), c (C99), onnx, memory (the weight memory's image), saved_model
-    (TensorFlow alone). LiteRT and ONNX multiply exactly; litert, c and onnx need --data.
+    With --format also litert (int8, model.tflite), c (C99), onnx, memory (the weight memory's image, for $readmemh),
+    intel_hex (that, and as Intel HEX), saved_model (TensorFlow alone). LiteRT and ONNX multiply exactly; litert, c and
+    onnx need --data.
     """
     with quiet_start():
         from axtrain.exporting import MANIFEST

@@ -11,6 +11,7 @@ import numpy as np
 
 from axtrain.files import write_whole
 from axtrain.integers.c_code.text import shape_text
+from axtrain.integers.memory.intel_hex import intel_hex
 from axtrain.integers.memory.row_files import cells_of_rows, read_rows, rows_bytes, rows_of_cells, rows_text
 from axtrain.integers.memory.words import (
     WeightBlock,
@@ -25,10 +26,10 @@ from axtrain.integers.network import IntegerNetwork
 from axtrain.noise_models.protections import Protection, protection_from_dict
 
 _FORMAT = "axtrain-memory-1"
-_MAP, _HEX, _BIN = "weights.json", "weights.hex", "weights.bin"
+_MAP, _HEX, _BIN, _INTEL = "weights.json", "weights.hex", "weights.bin", "weights.ihex"
 
 
-def write(model: Any, network: IntegerNetwork | None, folder: str | os.PathLike[str]) -> None:
+def write(model: Any, network: IntegerNetwork | None, folder: str | os.PathLike[str], *, intel: bool = False) -> None:
     """`write_memory` as `axtrain.export` calls it.
 
     The codes are the network's, which the other exported files compute with (batch normalisation is folded into
@@ -36,7 +37,7 @@ def write(model: Any, network: IntegerNetwork | None, folder: str | os.PathLike[
     """
     form = model_format(model)
     blocks = list(model_blocks(model)) if network is None else network_blocks(network, model)
-    write_blocks(blocks, form, folder, None)
+    write_blocks(blocks, form, folder, None, intel=intel)
 
 
 def write_memory(
@@ -46,6 +47,7 @@ def write_memory(
     width: int | None = None,
     encoding: str | None = None,
     protection: Protection | None = None,
+    intel: bool = False,
 ) -> tuple[Path, ...]:
     """Writes the image of a weight memory: `weights.hex`, `weights.bin` and the map `weights.json`.
 
@@ -58,6 +60,7 @@ def write_memory(
     - `weights.hex`: for Verilog's `$readmemh` into `reg [width-1:0]`, one row to the line, with a comment where a
       layer begins.
     - `weights.bin`: the rows, each in as few bytes as hold it, little endian.
+    - `weights.ihex`, where `intel` asks for it: the bytes of `weights.bin` as Intel HEX, for programmers and loaders.
     - `weights.json`: word format, and for each layer its name, shape, scales, address of the first code, first
       stored word, and the row and bit where it begins.
 
@@ -68,9 +71,10 @@ def write_memory(
         encoding: `"twos_complement"`, `"sign_magnitude"` or `"offset"`; `None` is that of the model's weight memory,
             or two's complement where there is none.
         protection: of `axtrain.memories`; `None` is that of the model's weight memory.
+        intel: also write Intel HEX.
 
     Returns:
-        the three paths.
+        the paths.
 
     Raises:
         ValueError: layers with different memories, nothing to store, a bad width or encoding, codes that it cannot
@@ -94,7 +98,7 @@ def write_memory(
         encoding=form.encoding if encoding is None else encoding,
         protection=form.protection if protection is None else protection,
     )
-    return write_blocks(blocks, form, folder, width)
+    return write_blocks(blocks, form, folder, width, intel=intel)
 
 
 def read_memory(
@@ -131,7 +135,12 @@ def read_memory(
 
 
 def write_blocks(
-    blocks: list[WeightBlock], form: WordFormat, folder: str | os.PathLike[str], width: int | None = None
+    blocks: list[WeightBlock],
+    form: WordFormat,
+    folder: str | os.PathLike[str],
+    width: int | None = None,
+    *,
+    intel: bool = False,
 ) -> tuple[Path, ...]:
     """`write_memory` of weights that lie at hand; arguments and errors are described there."""
     if not blocks:
@@ -178,6 +187,8 @@ def write_blocks(
         _BIN: rows_bytes(rows, width),
         _MAP: json.dumps(described, indent=1).encode(),
     }
+    if intel:
+        contents[_INTEL] = intel_hex(contents[_BIN]).encode("ascii")
     folder = Path(folder)
     for name, content in contents.items():
         write_whole(folder / name, content)

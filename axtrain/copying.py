@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from axtrain.conversion import another, cloned, copy_state
+from axtrain.cloning import another, cloned, copy_state
 from axtrain.layers import ApproximateLayer
 from axtrain.model_walk import all_layers
 

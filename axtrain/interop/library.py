@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from axtrain.conversion import cloned
+from axtrain.cloning import cloned
 from axtrain.interop.keras2 import copy_weights, to_keras2
 from axtrain.model_walk import named
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from axtrain.energy_model import EnergyModel
 from axtrain.files import write_whole
+from axtrain.hardware_checks import check_parts
 from axtrain.noise_models import multipliers
-from axtrain.noise_models.datapath import Datapath, datapath_from_dict
+from axtrain.noise_models.datapath import datapath_from_dict
 from axtrain.noise_models.description import Description
 from axtrain.noise_models.memories import memory_from_dict
-from axtrain.noise_models.memory import Memory
 from axtrain.noise_models.multiplier import Multiplier
 from axtrain.quantisation import Quantisation
 
@@ -53,68 +53,7 @@ class Hardware(Description):
     """A name for tables and plots."""
 
     def __post_init__(self) -> None:
-        if self.multiplier is not None and not isinstance(self.multiplier, Multiplier):
-            raise TypeError(
-                "`multiplier` must be an axtrain.Multiplier: use axtrain.multipliers.get(name) or "
-                f"axtrain.Multiplier.load(path, signed=...). Received: multiplier={self.multiplier!r}"
-            )
-        for name, memory in self.memories.items():
-            if not isinstance(memory, Memory):
-                raise TypeError(
-                    f"`{name}` must be one of axtrain.memories, such as BitErrors(rate=...). "
-                    f"Received: {name}={memory!r}"
-                )
-            if memory.encoding == "unsigned" and (name != "activation_memory" or min(self.activation_codes) < 0):
-                raise ValueError(
-                    f"The codes in `{name}` are signed and an unsigned word would lose their sign. Use "
-                    "encoding='twos_complement', 'sign_magnitude' or 'offset' in the memory. "
-                    "Received: encoding='unsigned'"
-                )
-        _ = self.activation_store  # raises where the protection cannot hold the codes
-        if self.datapath is not None and not isinstance(self.datapath, Datapath):
-            raise TypeError(
-                "`datapath` must be one of axtrain.datapaths, such as TimingErrors.at_voltage(0.75). "
-                f"Received: datapath={self.datapath!r}"
-            )
-        for name, kind in (("quantisation", Quantisation), ("energy", EnergyModel)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"`{name}` must be a {kind.__name__}. Received: {name}={getattr(self, name)!r}")
-        self._check_encodings()
-
-    def _check_encodings(self) -> None:
-        circuit, quantisation = self.circuit, self.quantisation
-        if (
-            circuit.signed
-            and self.activations == "affine"
-            and quantisation.activation_encoding not in ("offset", "auto")
-        ):
-            raise ValueError(
-                f"The signed multiplier {circuit.name!r} cannot take the unsigned codes of affine activations. Use "
-                "activations='symmetric', or activation_encoding='offset' (codes shifted down by half the range), "
-                "or an unsigned multiplier. Received: activations='affine', "
-                f"activation_encoding={quantisation.activation_encoding!r}"
-            )
-        for name in ("activation_encoding", "weight_encoding"):
-            allowed = (None, "auto", "offset") if circuit.signed and name == "activation_encoding" else (None,)
-            if circuit.signed and getattr(quantisation, name) not in allowed:
-                raise ValueError(
-                    f"The signed multiplier {circuit.name!r} takes two's complement codes as they are. Leave "
-                    f"`{name}` at None. Received: {name}={getattr(quantisation, name)!r}"
-                )
-        given = quantisation.activation_encoding not in (None, "auto")
-        if not circuit.signed and self.activations == "affine" and given:
-            raise ValueError(
-                "Affine activation codes are unsigned and reach an unsigned multiplier as they are. Leave "
-                f"`activation_encoding` at None. Received: {quantisation.activation_encoding!r}"
-            )
-        for name, wanted, width in (
-            ("activation_bits", quantisation.activation_bits, circuit.activation_bits),
-            ("weight_bits", quantisation.weight_bits, circuit.weight_bits),
-        ):
-            if wanted is not None and wanted > width:
-                raise ValueError(
-                    f"`{name}` cannot exceed the {width}-bit operand of {circuit.name!r}. Received: {name}={wanted}"
-                )
+        check_parts(self)
 
     @property
     def has_faults(self) -> bool:

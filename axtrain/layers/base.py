@@ -5,7 +5,6 @@ A layer is this mixin and the Keras layer; it says what the geometry of its prod
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,12 +13,12 @@ from keras import ops
 from axtrain.emulation.geometry import terms
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
+from axtrain.layers.dials import Dials
 from axtrain.layers.playing import STATISTICAL, HardwareProduct, Playing, accumulate, chosen_engine, play
-from axtrain.layers.residual import FidelityReport
 from axtrain.layers.state import HardwareState
 
 
-class ApproximateLayer(keras.layers.Layer):
+class ApproximateLayer(Dials, keras.layers.Layer):
     """Mixin: the Keras layer's product, played by a `Hardware`.
 
     Forward, fidelity `"exact"`: ``y = s_a s_w (sum T[a, w] - z_a sum w) + bias`` with the accumulator
@@ -83,71 +82,8 @@ class ApproximateLayer(keras.layers.Layer):
                 state.rank = self.playing.fitted_rank
 
     @property
-    def fidelity(self) -> str:
-        """How the layer plays the hardware. Static: change it with `axtrain.set_fidelity`."""
-        return self.playing.fidelity
-
-    @fidelity.setter
-    def fidelity(self, value: str) -> None:
-        self.play_as(replace(self.playing, fidelity=value))
-
-    def play_as(self, playing: Playing) -> None:
-        """Plays the hardware in another way from now on; where calibration data were seen, fits what it needs.
-
-        Compiled functions keep what they were traced with: `axtrain.set_fidelity` makes them anew.
-        """
-        self.playing = playing
-        for product in self.products if self.built else ():
-            if product.state.is_fitted:
-                count = None if product.kernel is None else terms(product.geometry, product.kernel.shape)
-                shape = playing.residual if playing.residual_of(count) == "mixture" else "normal"
-                product.state.fit(product.geometry, product.kernel, rank=playing.fitted_rank, shape=shape)
-
-    @property
-    def fidelity_report(self) -> tuple[FidelityReport, ...]:
-        """How well the error model predicts the bit-exact errors of calibration data that it was not fitted to.
-
-        One report for each of `products` that sums activations with a kernel; empty without calibration data and
-        for the exact fidelity, which predicts nothing.
-        """
-        if self.fidelity not in STATISTICAL:
-            return ()
-        reports = []
-        for name, (state, geometry, kernel, *_) in zip(self.product_names, self.products, strict=True):
-            count = None if kernel is None else terms(geometry, kernel.shape)
-            reports.append(state.report(name, geometry, kernel, self.playing.residual_of(count)))
-        return tuple(report for report in reports if report is not None)
-
-    @property
     def _states(self) -> tuple[HardwareState, ...]:
         return () if self.hardware_state is None else (self.hardware_state,)
-
-    @property
-    def engine(self) -> str | None:
-        """The engine that was forced, or `None`."""
-        return self.playing.engine
-
-    @engine.setter
-    def engine(self, value: str | None) -> None:
-        self.playing = replace(self.playing, engine=value)
-
-    @property
-    def gradient(self) -> str:
-        """`"straight_through"` or `"table"`. Static: compiled functions keep the one they were traced with."""
-        return self.playing.gradient
-
-    @gradient.setter
-    def gradient(self, value: str) -> None:
-        self.playing = replace(self.playing, gradient=value)
-
-    @property
-    def gradient_window(self) -> int:
-        """Half window in codes of the `"table"` gradient; static."""
-        return self.playing.gradient_window
-
-    @gradient_window.setter
-    def gradient_window(self, value: int) -> None:
-        self.playing = replace(self.playing, gradient_window=value)
 
     def _make_states(self, calibrated: bool) -> None:
         """Makes `hardware_state`; a layer of several products makes one for each."""

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from axtrain.training.tracking import content
-from axtrain.training.tracking.opening import current
+from axtrain.training.tracking.open_run import current
 from axtrain.training.tracking.runs import Run
 
 

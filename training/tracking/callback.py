@@ -8,10 +8,13 @@ from typing import Any
 
 import keras
 
-from axtrain.training.tracking.opening import FITS_DONE, OpenedRun, current
+from axtrain.training.tracking.open_run import OpenedRun, current
 from axtrain.training.tracking.opening import run as new_run
 from axtrain.training.tracking.outbox import OUTBOX
 from axtrain.training.tracking.runs import Run
+
+FITS_DONE = "axtrain.fits_done"
+"""Tag: how many fits of a run came to their end."""
 
 
 class MLflow(keras.callbacks.Callback):

@@ -1,80 +1,16 @@
-"""How runs begin and end: a run of one's own, a child, or one that MLflow has active."""
+"""`run`: a new run of one's own, or one that goes on after a kill."""
 
 from __future__ import annotations
 
-import contextvars
 import os
-import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 from axtrain.training.tracking.delivery import Delivery
-from axtrain.training.tracking.outbox import OUTBOX, Owner
-from axtrain.training.tracking.runs import Run
+from axtrain.training.tracking.open_run import OpenedRun, owner_of, take_over
+from axtrain.training.tracking.outbox import OUTBOX
 from axtrain.training.tracking.sending import Sender
 from axtrain.training.tracking.store import at, patience, refusal, resolved, without_password
-
-FITS_DONE = "axtrain.fits_done"
-"""Tag: how many fits of a run came to their end."""
-
-# The innermost open run of this thread or task, as MLflow's own active run; set and put back by `with` alone.
-_innermost: contextvars.ContextVar[Run | None] = contextvars.ContextVar("axtrain_run", default=None)
-
-
-class OpenedRun(Run):
-    """A run that `with` begins and ends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stack = ExitStack()
-
-    def begin(self) -> Run:
-        """Opens it."""
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __enter__(self) -> Run:
-        self.begin()
-        token = _innermost.set(self)
-        self._stack.callback(_innermost.reset, token)
-        return self
-
-    def __exit__(self, kind, error, traceback) -> None:
-        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        try:
-            self._close("KILLED" if stopped else "FINISHED" if kind is None else "FAILED")
-        finally:
-            self._stack.close()
-
-    def _open(self) -> None:
-        raise NotImplementedError
-
-    def _close(self, status: str) -> None:
-        """Ends it in the store and takes it off MLflow's stack, whether or not there is a server."""
-        import mlflow
-
-        sender = self.sender
-        if sender.waits:
-            sender.catch_up(at_once=True)
-        active = mlflow.active_run()
-        if active is None or active.info.run_id != self.run_id:
-            self.end(status)
-            return
-        try:
-            with sender.impatient():
-                mlflow.end_run(status)
-        except Exception as error:
-            if refusal(error) is None:
-                raise
-            self.end(status)
-        else:
-            if sender.waits:
-                self.end(status)
 
 
 class RootRun(OpenedRun):
@@ -121,43 +57,17 @@ class RootRun(OpenedRun):
             delivery.begun(begun.info.run_id)
         else:
             before = _existing(delivery.client, run_id, experiment, uri)
-            sender = Sender(_owner(before, uri), self._outbox, delivery)
+            sender = Sender(owner_of(before, uri), self._outbox, delivery)
             if sender.waits and sender.catch_up(at_once=True):  # what an earlier process could not send
                 before = delivery.client.get_run(run_id)
-            _take_over(self, before)
+            take_over(self, before)
             begun = mlflow.start_run(run_id=run_id, run_name=name, tags=tags)
         self.run_id, self.name = begun.info.run_id, begun.info.run_name
-        self._sender = Sender(_owner(begun, uri), self._outbox, delivery)
+        self._sender = Sender(owner_of(begun, uri), self._outbox, delivery)
 
     def _close(self, status: str) -> None:
         super()._close(status)
         self.sender.tell_what_waits()
-
-
-class ChildRun(OpenedRun):
-    """What `Run.child` gives."""
-
-    def __init__(self, parent: Run, name: str | None, tags: dict[str, Any]) -> None:
-        super().__init__()
-        self._parent, self._asked, self._tags = parent, name, tags
-
-    def _open(self) -> None:
-        import mlflow
-
-        known_as = f"child-{self._asked}" if self._asked is not None else uuid.uuid4().hex
-        tags = {key: str(value) for key, value in self._tags.items()}
-        made = self._parent.make(self._asked or f"{self._parent.name}-{uuid.uuid4().hex[:4]}", known_as, tags)
-        self._sender, self.name, self.run_id = made.sender, made.name, made.run_id
-        if made.made_offline:  # it is not on MLflow's stack then: MLflow would ask the server for it
-            return
-        try:
-            with self.sender.impatient():
-                _take_over(self, self.sender.delivery.client.get_run(self.run_id))
-                mlflow.start_run(run_id=self.run_id, nested=True)
-        except Exception as error:
-            if refusal(error) is None:
-                raise
-        self.resumed = self._parent.resumed
 
 
 def run(
@@ -205,40 +115,6 @@ def run(
         'drum4'
     """
     return RootRun(name, experiment, tracking_uri, run_id, outbox, None if tags is None else dict(tags))
-
-
-def current(outbox: str | os.PathLike[str] = OUTBOX) -> Run | None:
-    """The open run: MLflow's active one, ours or not; `None` where there is none.
-
-    Args:
-        outbox: for a run that is not ours.
-    """
-    import mlflow
-
-    ours, active = _innermost.get(), mlflow.active_run()
-    if ours is not None and (active is None or active.info.run_id == ours.run_id or ours.made_offline):
-        return ours
-    if active is None:
-        return None
-    uri = resolved(None)
-    joined, delivery = Run(), Delivery(uri)
-    folder = outbox if ours is None else ours.sender.outbox.folder.parent
-    joined._sender = Sender(_owner(active, without_password(uri)), folder, delivery)
-    with joined._sender.impatient():
-        _take_over(joined, delivery.client.get_run(active.info.run_id))
-    joined.run_id, joined.name, joined.resumed, joined.finished = active.info.run_id, active.info.run_name, False, True
-    return joined
-
-
-def _take_over(run: Run, before) -> None:
-    """What an earlier process logged."""
-    run._params, run.tags_before = dict(before.data.params), dict(before.data.tags)
-    run.resumed, run.finished = True, before.info.status == "FINISHED"
-
-
-def _owner(run, uri: str) -> Owner:
-    info = run.info
-    return Owner(run_id=info.run_id, name=info.run_name, experiment_id=info.experiment_id, tracking_uri=uri)
 
 
 def _experiment(client, name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from axtrain.cloning import another, cloned, config_of
 from axtrain.layers import ApproximateLayer
 from axtrain.model_walk import all_layers, is_graph
 
@@ -89,7 +90,7 @@ def _translated(model: keras.Model) -> Any:
         return outputs
 
     # Keras gives the calls of a Functional model in order while it clones it, and nowhere else in public.
-    clone = keras.models.clone_model(model, call_function=recorded)
+    clone = keras.models.clone_model(model, clone_function=_cloned, call_function=recorded)
     names = {id(layer.output): layer.name for layer in clone.layers if isinstance(layer, keras.layers.InputLayer)}
     found: dict[int, Any] = {}  # tensors of Keras 3, all kept in `calls`, to those of Keras 2
     for tensor in clone.inputs:
@@ -113,6 +114,10 @@ def _translated(model: keras.Model) -> Any:
     )
 
 
+def _cloned(layer: keras.layers.Layer) -> keras.layers.Layer:
+    return cloned(layer, another) if isinstance(layer, keras.Model) else another(layer)
+
+
 def _layer(layer: keras.layers.Layer) -> Any:
     """One layer of Keras 2, its weights new."""
     import tf_keras
@@ -125,7 +130,7 @@ def _layer(layer: keras.layers.Layer) -> Any:
     known = set(inspect.signature(kind.__init__).parameters) | {"name", "trainable", "dtype"}
     defaults = inspect.signature(type(layer).__init__).parameters
     settings = {}
-    for name, value in layer.get_config().items():
+    for name, value in config_of(layer).items():
         name = RENAMED.get((type(layer).__name__, name), name)
         if name.endswith("_initializer"):
             continue  # the weights are carried over

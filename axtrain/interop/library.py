@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from axtrain.cloning import cloned
+from axtrain.cloning import another, cloned
 from axtrain.interop.keras2 import copy_weights, to_keras2
 from axtrain.model_walk import named
 
@@ -103,7 +103,7 @@ def keras2_loss(model: keras.Model, loss: Any) -> Any:
 
 def returned(model: keras.Model, trained: Any) -> keras.Model:
     """A Keras 3 model like the first one with the trained weights of a Keras 2 model, not compiled."""
-    found = cloned(model, lambda layer: layer.__class__.from_config(layer.get_config()))
+    found = cloned(model, another)
     copy_weights(trained, found)
     return found
 

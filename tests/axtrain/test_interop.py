@@ -11,6 +11,8 @@ import pytest
 
 import axtrain as ax
 from axtrain.interop.keras2 import to_keras2
+from axtrain.interop.keras3 import to_keras3
+from axtrain.interop.library import returned
 
 layers = keras.layers
 
@@ -78,6 +80,28 @@ def test_keras_2_computes_the_same(made):
     assert [layer.name for layer in model.layers if layer.weights] == [
         layer.name for layer in translated.layers if layer.weights
     ]
+
+
+def test_the_padding_of_an_output_goes_both_ways(monkeypatch):
+    """Keras 3.10 leaves it out of a layer's configuration, so it does here; nested and in 1D too."""
+    for kind in (layers.Conv1DTranspose, layers.Conv2DTranspose):
+        described = kind.get_config
+        monkeypatch.setattr(
+            kind, "get_config", lambda self, d=described: {k: v for k, v in d(self).items() if k != "output_padding"}
+        )
+    up = layers.Conv2DTranspose(2, 3, strides=3, output_padding=2, name="up")
+    inputs = keras.Input((6,))
+    x = layers.Reshape((2, 3, 1))(inputs)
+    x = keras.Sequential([keras.Input((2, 3, 1)), up], name="inner")(x)
+    x = layers.Conv1DTranspose(1, 2, strides=2, output_padding=1, name="line")(layers.Reshape((-1, 2))(x))
+    model = keras.Model(inputs, x)
+    assert "output_padding" not in up.get_config()
+    translated = to_keras2(model)
+    back = to_keras3(translated)
+    samples = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    assert model.output_shape == back.output_shape == (None, 2 * 8 * 11 + 1, 1)
+    for other in (translated, back, returned(model, translated)):
+        np.testing.assert_allclose(model(samples), other(samples), rtol=1e-5, atol=1e-6)
 
 
 def test_what_keras_2_cannot_take_is_an_error():

@@ -50,6 +50,22 @@ def test_the_code_of_a_page(page, tmp_path):
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*\ssrc=[\"']([^\"']+)")
+
+
+def test_every_picture_is_there_and_small():
+    pages = [*DOCS.rglob("*.md"), *ROOT.glob("*.md")]
+    shown = [(page, inline or tag) for page in pages for inline, tag in PICTURE.findall(page.read_text())]
+    local = [page.parent / name for page, name in shown if "://" not in name]
+    assert len(local) >= 5
+    missing = [str(path) for path in local if not path.is_file()]
+    assert not missing, f"python docs/draw_pictures.py draws those of docs/pictures. Received: {missing}"
+    large = [str(path) for path in local if path.stat().st_size > 150_000]
+    assert not large
+    drawn = {path.resolve() for path in local if path.parent.resolve() == DOCS / "pictures"}
+    assert drawn == {path.resolve() for path in (DOCS / "pictures").iterdir()}
+
+
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
     missing = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if str(page.relative_to(DOCS)) not in menu]

@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,40 +182,90 @@ def chosen_limit(task: Task, x, y, folder: Path, chips: int, epochs: int) -> flo
     return best
 
 
-def study(name: str, data: Path | None, cache: Path, chips: int, smoke: bool) -> list[dict]:
-    """The rows of one data set: one for each way and rate."""
-    task, folder = TASKS[name], cache / name
-    folder.mkdir(parents=True, exist_ok=True)
-    x, y, x_test, y_test = load(task, data)
-    if smoke:
-        x, y, x_test, y_test = x[:4000], y[:4000], x_test[:500], y_test[:500]
-    (first, second), tuning = ((1, 1), 1) if smoke else (task.epochs, task.tuning_epochs)
-    limit = chosen_limit(task, x, y, folder, 2 if smoke else 5, tuning)
-    rows = []
-    for way in WAYS:
-        path, own = folder / f"{way}.keras", None if way == "ordinary" else limit
+@dataclass(frozen=True)
+class Study:
+    """One data set's networks and figures, kept in a folder; each part can run in a process of its own."""
+
+    name: str
+    data: Path | None
+    cache: Path
+    chips: int
+    smoke: bool
+
+    @property
+    def task(self) -> Task:
+        """What is trained, and how."""
+        return TASKS[self.name]
+
+    @property
+    def folder(self) -> Path:
+        """Where cells are kept."""
+        return self.cache / self.name
+
+    def arrays(self):
+        """The data, few of them for --smoke."""
+        x, y, x_test, y_test = load(self.task, self.data)
+        return (x[:4000], y[:4000], x_test[:500], y_test[:500]) if self.smoke else (x, y, x_test, y_test)
+
+    def prepare(self) -> None:
+        """The limit, and the first part of both trainings, without and with it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        x, y, _, _ = self.arrays()
+        epochs, tuning = (1, 1) if self.smoke else (self.task.epochs[0], self.task.tuning_epochs)
+        limit = chosen_limit(self.task, x, y, self.folder, 2 if self.smoke else 5, tuning)
+        for own, path in ((None, "half.keras"), (limit, "half_clipped.keras")):
+            if not (self.folder / path).is_file():
+                save(begun(self.task, own, x, y, epochs), self.folder / path)
+
+    def rows(self, way: str) -> list[dict]:
+        """One way's rows, one for each rate."""
+        task, folder = self.task, self.folder
+        limit = None if way == "ordinary" else json.loads((folder / "limit.json").read_text())["chosen"]
+        x, y, x_test, y_test = self.arrays()
+        path, half = folder / f"{way}.keras", folder / ("half.keras" if limit is None else "half_clipped.keras")
         if not path.is_file():
             start = time.perf_counter()
-            half = folder / ("half.keras" if own is None else "half_clipped.keras")
-            if not half.is_file():
-                save(begun(task, own, x, y, first), half)
-            save(finished(task, ax.load_model(half), way, own, x, y, second), path)
+            epochs = 1 if self.smoke else task.epochs[1]
+            save(finished(task, ax.load_model(half), way, limit, x, y, epochs), path)
             print(f"{task.name}: {way} trained in {time.perf_counter() - start:.0f} s", flush=True)
-        model = None
+        model, rows = None, []
         for rate in (0.0, *RATES):
-            cell = folder / f"{way}-{rate:g}-{chips}.json"
+            cell = folder / f"{way}-{rate:g}-{self.chips}.json"
             if not cell.is_file():
                 model = model or ax.load_model(path)
                 ax.set_noise_strength(model, rate / task.largest_rate)
-                count = chips if rate else 1
+                count = self.chips if rate else 1
                 measured = ax.evaluate(model, x_test, y_test, chips=count, seed=SEED, batch_size=250, verbose=False)
                 write(cell, measured.to_dict())
             found = json.loads(cell.read_text())
-            row = {"data": name, "training": way, "rate": rate, "chips": len(found["accuracies"])}
+            row = {"data": self.name, "training": way, "rate": rate, "chips": len(found["accuracies"])}
             row |= {key: round(100 * found[key], 2) for key in ("mean", "std", "worst")}
-            rows.append({**row, "limit": None if way == "ordinary" else limit})
-            print(f"{task.name:<26}{way:<10}{rate:<8g}{row['mean']:>7.2f} +- {row['std']:.2f} worst {row['worst']:.2f}")
-    return rows
+            rows.append({**row, "limit": limit})
+            line = f"{task.name:<26}{way:<10}{rate:<8g}{row['mean']:>7.2f} +- {row['std']:.2f} worst {row['worst']:.2f}"
+            print(line, flush=True)
+        return rows
+
+
+def in_process(threads: int, study: Study, part: str, *arguments):
+    """A part of a study, in a process that takes its share of the cores."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    return getattr(study, part)(*arguments)
+
+
+def run_all(studies: list[Study], jobs: int) -> list[dict]:
+    """Every row, `jobs` parts at a time; a process a part, so that each gives its memory back."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
+        preparing = {pool.submit(in_process, threads, study, "prepare"): study for study in studies}
+        waiting = {}
+        for done in as_completed(preparing):
+            done.result()
+            study = preparing[done]
+            for way in reversed(WAYS):
+                waiting[study.name, way] = pool.submit(in_process, threads, study, "rows", way)
+        return [row for study in studies for way in WAYS for row in waiting[study.name, way].result()]
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -274,7 +326,7 @@ def report(rows: list[dict], chips: int, folder: Path, took: float) -> None:
         f"- trained at a rate of {', '.join(f'{TASKS[name].training_rate:g} ({name})' for name in names)}; 8-bit "
         "weights in two's complement, no protection",
         f"- machine: {platform.machine()}, {os.cpu_count()} cores; this run took {took / 60:.0f} minutes, "
-        f"{time.process_time() / 60:.0f} of processor time",
+        f"{sum(os.times()[:4]) / 60:.0f} of processor time",
         f"- versions: TensorFlow {tf.__version__}, Keras {keras.__version__}",
         "",
         "Accuracy in per cent over chips; rate 0 is the quantised network without faults.",
@@ -308,13 +360,14 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/bit_errors"), help="cells are kept here")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where the results go")
     parser.add_argument("--smoke", action="store_true", help="an epoch, few samples and chips: does it run?")
+    parser.add_argument("--jobs", type=int, default=2, help="networks at a time, default 2")
     parser.add_argument("--json", type=Path, help="write the verdicts here")
     arguments = parser.parse_args()
     chips, began = 3 if arguments.smoke else arguments.chips, time.perf_counter()
     data = None if arguments.data is None else Path(arguments.data)
-    rows = []
-    for name in arguments.only or TASKS:
-        rows += study(name, data, arguments.cache, chips, arguments.smoke)
+    names = sorted(arguments.only or TASKS, key=list(TASKS).index)
+    studies = [Study(name, data, arguments.cache, chips, arguments.smoke) for name in names]
+    rows = run_all(studies, arguments.jobs)
     report(rows, chips, arguments.out, time.perf_counter() - began)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

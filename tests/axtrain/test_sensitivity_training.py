@@ -1,9 +1,8 @@
 """The active method: penalties against their definitions, and training with them."""
 
-import subprocess
-import sys
 from functools import lru_cache
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -427,7 +426,7 @@ for method in ("exact", "first_order"):
         assert np.isfinite(moved).all()
 print("fine")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = fresh.run(script)
     assert "fine" in done.stdout, done.stderr[-3000:]
 
 
@@ -448,7 +447,7 @@ x, y = rng.normal(size=(64, 10)).astype("float32"), rng.integers(0, 3, 64)
 model.fit(x, y, batch_size=16, verbose=0)
 np.save({str(tmp_path / "again.npy")!r}, model.layers[1].get_weights()[0])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = fresh.run(script)
     assert done.returncode == 0, done.stderr[-3000:]
     # Shuffling is not resumed, so the steps see other batches: the stream and the count are what must be equal.
     assert np.isfinite(np.load(tmp_path / "again.npy")).all()

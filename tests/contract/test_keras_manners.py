@@ -1,8 +1,6 @@
 """Our models behave as a Keras user expects: summary, callbacks, pipelines, replicas."""
 
-import subprocess
-import sys
-
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -189,5 +187,5 @@ def test_replicas_fit_evaluate_and_predict():
 
     `with_sensitivity`, whose probes are each replica's own, has its test in tests/axtrain/test_sensitivity_training.py.
     """
-    done = subprocess.run([sys.executable, "-c", REPLICAS, __file__], capture_output=True, text=True, check=False)
+    done = fresh.run(REPLICAS, __file__)
     assert "fine" in done.stdout, done.stderr[-3000:]

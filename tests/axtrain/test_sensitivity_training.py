@@ -405,8 +405,9 @@ def gradient(active, x, y, batch):
     before = [w.copy() for w in active.layers[-1].get_weights()]
     logs = active.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(batch), verbose=0).history
     return before[0] - active.layers[-1].get_weights()[0], logs
-for method in ("exact", "first_order"):
-    for kind in (ax.LossGradient, ax.Curvature, ax.OutputSensitivity):
+kinds = {"exact": (ax.LossGradient, ax.OutputSensitivity), "first_order": (ax.LossGradient, ax.Curvature)}
+for method in kinds:
+    for kind in kinds[method]:
         penalty = kind(0.5, method=method, radius=1e-2)
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         with strategy.scope():

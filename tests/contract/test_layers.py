@@ -423,15 +423,16 @@ def network(described, **kwargs):
     )
 
 
-@pytest.mark.parametrize("engine", ["low_rank", "gather"])
+# Every pair of an engine, a way to run and a policy.
 @pytest.mark.parametrize(
-    ("compile_arguments", "policy"),
+    ("engine", "compile_arguments", "policy"),
     [
-        ({"jit_compile": True}, "float32"),
-        ({"jit_compile": False}, "float32"),
-        ({"run_eagerly": True}, "float32"),
-        ({"jit_compile": False}, "mixed_bfloat16"),
-        ({"jit_compile": True}, "mixed_bfloat16"),
+        ("low_rank", {"jit_compile": True}, "float32"),
+        ("low_rank", {"jit_compile": False}, "mixed_bfloat16"),
+        ("low_rank", {"run_eagerly": True}, "float32"),
+        ("gather", {"jit_compile": True}, "mixed_bfloat16"),
+        ("gather", {"jit_compile": False}, "float32"),
+        ("gather", {"run_eagerly": True}, "float32"),
     ],
 )
 def test_one_training_step_moves_every_weight(engine, compile_arguments, policy, float_policy):

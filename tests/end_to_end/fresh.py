@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +39,7 @@ def serve(address):
     """Forks a process for each request, until standard input ends."""
     import keras  # noqa: F401
     import matplotlib
+    import mlflow.pyfunc  # noqa: F401
     import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
     import tensorflow  # noqa: F401
@@ -52,8 +54,8 @@ def serve(address):
     while True:
         readable, _, _ = select.select([listening, sys.stdin], [], [], 1.0)
         reap()
-        if sys.stdin in readable:
-            return
+        if sys.stdin in readable:  # the tests' process has ended, in whatever way
+            return shutil.rmtree(os.path.dirname(address))
         if listening in readable:
             connection = listening.accept()[0]
             if os.fork() == 0:
@@ -129,25 +131,25 @@ sys.exit(status if status >= 0 else 128 - status)
 @functools.cache
 def server():
     """The address of this test process's server, and the folder with the command `axtrain` that asks it."""
-    folder = tempfile.TemporaryDirectory(prefix="axtrain_tests_")
-    address = os.path.join(folder.name, "socket")
-    process = subprocess.Popen(
-        [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    folder = tempfile.mkdtemp(prefix="axtrain_tests_")
+    address = os.path.join(folder, "socket")
+    command = [sys.executable, __file__, address]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}  # or its thread would begin with the import
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=environment, **pipes)
 
     def end():
         process.stdin.close()
         process.wait()
         process.stdout.close()
-        folder.cleanup()
 
     atexit.register(end)
     if process.stdout.readline() != b"ready\n":
         raise RuntimeError("The process that others are forked from did not start")
-    command = Path(folder.name, "axtrain")
-    command.write_text(COMMAND)
-    command.chmod(0o755)
-    return address, folder.name
+    script = Path(folder, "axtrain")
+    script.write_text(COMMAND)
+    script.chmod(0o755)
+    return address, folder
 
 
 def run(code, *arguments, cwd=None, env=None, input="", commands=False):

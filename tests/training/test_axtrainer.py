@@ -90,11 +90,12 @@ def test_the_stages_are_clean_then_noisy_then_exact():
 def test_a_killed_training_goes_on_at_the_same_step(tmp_path):
     """Killed in every stage; weights, noise and logs are those of a training that nothing happened to.
 
-    A stage's epoch has 5 steps: the third step of the warm-up, then one in the annealing, then one in the fine-tuning.
+    An epoch has 5 steps, and the killed one is done again: at the third step of the warm-up, the second of the
+    annealing and the third of the fine-tuning.
     """
     x, y = data()
     whole = trainer().fit(network(), x, y, verbose=0)
-    for stage, steps in (("warm_up", 3), ("anneal", 5), ("fine_tune", 9)):
+    for stage, steps in (("warm_up", 3), ("anneal", 5), ("fine_tune", 12)):
         kill = Kill(steps)
         with pytest.raises(Killed):
             trainer().fit(network(), x, y, folder=tmp_path, save_every=1, callbacks=kill.in_stage, verbose=0)

@@ -1,6 +1,5 @@
 """Our models behave as a Keras user expects: summary, callbacks, pipelines, replicas."""
 
-import fresh
 import keras
 import numpy as np
 import pytest
@@ -187,5 +186,7 @@ def test_replicas_fit_evaluate_and_predict():
 
     `with_sensitivity`, whose probes are each replica's own, has its test in tests/axtrain/test_sensitivity_training.py.
     """
+    import fresh  # not above: the new process loads this file too
+
     done = fresh.run(REPLICAS, __file__)
     assert "fine" in done.stdout, done.stderr[-3000:]

@@ -1,8 +1,6 @@
 """The calibrated fidelity: its fit, its distribution, and what it keeps when a model is switched, saved, trained."""
 
-import subprocess
-import sys
-
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -335,7 +333,7 @@ def test_saved_and_loaded_here_and_in_a_fresh_process(tmp_path):
         "ax.set_fidelity(model, 'calibrated', rank=1)\n"
         "assert model.layers[0].fidelity_report[0].rank == 1\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    done = fresh.run(code, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_array_equal(np.load(tmp_path / "fresh.npy"), outputs)
 

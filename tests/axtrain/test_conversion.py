@@ -219,14 +219,14 @@ def test_the_network_still_computes_the_same_but_for_rounding(case):
 @every_model
 def test_the_input_model_is_untouched(case):
     model = trained(case)
-    model.compile("adam", "mse", metrics=["mae"])
+    model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
     x, config = data(model), json.dumps(model.get_config(), default=str)
     y = np.zeros((24, *model.output_shape[1:]))
     model.fit(x, y, verbose=0)
     before, prediction = weights_by_name(model), model.predict(x, verbose=0)
     optimizer_state = [np.asarray(v) for v in model.optimizer.variables]
     noisy = ax.convert(model, HARDWARE, x)
-    noisy.compile("sgd", "mse")
+    noisy.compile("sgd", "mse", run_eagerly=True)
     noisy.fit(x, y, verbose=0)
     ax.strip(noisy)
     assert model.compiled and not hasattr(model, "conversion_report")

@@ -1,9 +1,8 @@
 """A SavedModel that TensorFlow alone runs, and the formats that an export writes beside its integers."""
 
 import json
-import subprocess
-import sys
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -71,7 +70,7 @@ def test_tensorflow_alone_gives_the_outputs(plain, tmp_path):
         else:
             ax.set_chip(model, chip)
         expected[name] = model.predict(x, verbose=0)
-    done = subprocess.run([sys.executable, "-c", FRESH, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    done = fresh.run(FRESH, tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     for name, values in expected.items():
         found = np.load(tmp_path / f"{name}.npy")

@@ -2,9 +2,8 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -359,7 +358,7 @@ import axtrain as ax
 model = ax.load_model({str(tmp_path / "model.keras")!r})
 print([float(loss) for loss in model.losses], type(model.layers[0].kernel_regularizer) is ax.MultiplierError)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = fresh.run(script)
     assert done.stdout.strip() == f"{[float(loss) for loss in model.losses]} True", done.stderr[-3000:]
 
 

@@ -1,8 +1,5 @@
 """Our models behave as a Keras user expects: summary, callbacks, pipelines, replicas."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -195,5 +192,7 @@ def test_replicas_fit_evaluate_and_predict():
 
     What `with_sensitivity` adds to a step is tested in tests/axtrain/test_sensitivity_training.py.
     """
-    done = subprocess.run([sys.executable, "-c", REPLICAS, __file__], capture_output=True, text=True, check=False)
+    import fresh  # not above: the new process loads this file too
+
+    done = fresh.run(REPLICAS, __file__)
     assert "fine" in done.stdout, done.stderr[-3000:]

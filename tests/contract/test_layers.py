@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -377,15 +378,20 @@ def test_saved_and_loaded_in_the_same_process(case, saved):
         np.testing.assert_array_equal(loaded(x), outputs)
 
 
+def real_process(code, folder):
+    """Where axtrain is the first thing that is imported."""
+    return subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
-    "how",
+    ("how", "process"),
     [
-        "import axtrain as ax; load = ax.load_model",
-        "import keras, axtrain; load = keras.saving.load_model",
-        "import axtrain, keras; axtrain.layers; load = keras.saving.load_model",
+        ("import axtrain as ax; load = ax.load_model", real_process),
+        ("import keras, axtrain; load = keras.saving.load_model", fresh.run),
+        ("import axtrain, keras; axtrain.layers; load = keras.saving.load_model", fresh.run),
     ],
 )
-def test_loaded_in_a_fresh_process(how, saved):
+def test_loaded_in_a_fresh_process(how, process, saved):
     folder, cases = saved
     code = (
         f"{how}\n"
@@ -393,12 +399,12 @@ def test_loaded_in_a_fresh_process(how, saved):
         "for path in pathlib.Path(sys.argv[1]).glob('*.keras'):\n"
         "    np.save(path.with_suffix('.fresh.npy'), load(str(path))(np.load(path.with_suffix('.npy'))))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    done = process(code, folder)
     assert done.returncode == 0, done.stderr[-2000:]
     for case, (path, _, outputs) in cases.items():
-        fresh = path.with_suffix(".fresh.npy")
-        np.testing.assert_array_equal(np.load(fresh), outputs, err_msg=case)
-        fresh.unlink()
+        found = path.with_suffix(".fresh.npy")
+        np.testing.assert_array_equal(np.load(found), outputs, err_msg=case)
+        found.unlink()
 
 
 def network(described, **kwargs):
@@ -417,15 +423,16 @@ def network(described, **kwargs):
     )
 
 
-@pytest.mark.parametrize("engine", ["low_rank", "gather"])
+# Every pair of an engine, a way to run and a policy.
 @pytest.mark.parametrize(
-    ("compile_arguments", "policy"),
+    ("engine", "compile_arguments", "policy"),
     [
-        ({"jit_compile": True}, "float32"),
-        ({"jit_compile": False}, "float32"),
-        ({"run_eagerly": True}, "float32"),
-        ({"jit_compile": False}, "mixed_bfloat16"),
-        ({"jit_compile": True}, "mixed_bfloat16"),
+        ("low_rank", {"jit_compile": True}, "float32"),
+        ("low_rank", {"jit_compile": False}, "mixed_bfloat16"),
+        ("low_rank", {"run_eagerly": True}, "float32"),
+        ("gather", {"jit_compile": True}, "mixed_bfloat16"),
+        ("gather", {"jit_compile": False}, "float32"),
+        ("gather", {"run_eagerly": True}, "float32"),
     ],
 )
 def test_one_training_step_moves_every_weight(engine, compile_arguments, policy, float_policy):

@@ -2,9 +2,8 @@
 
 import importlib
 import json
-import subprocess
-import sys
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -165,7 +164,7 @@ def test_whole_networks_come_back_in_a_fresh_process(saved):
         "    np.save(path.with_suffix('.fresh.npy'), model(x))\n"
         "    path.with_suffix('.json').write_text(json.dumps([type(model).__name__, losses]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    done = fresh.run(code, folder)
     assert done.returncode == 0, done.stderr[-2000:]
     for name, (model, outputs) in kept.items():
         np.testing.assert_array_equal(np.load(folder / f"{name}.fresh.npy"), outputs, err_msg=name)

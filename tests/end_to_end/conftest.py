@@ -1,5 +1,7 @@
 """Files to work on, and a store of one's own."""
 
+import shutil
+
 import keras
 import mlflow
 import numpy as np
@@ -8,10 +10,10 @@ import pytest
 import axtrain as ax
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """model.keras, noisy.keras, hardware.json and data.npz in an empty working folder."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="session")
+def _files(tmp_path_factory):
+    """model.keras, noisy.keras, hardware.json and data.npz, made once."""
+    folder = tmp_path_factory.mktemp("files")
     keras.utils.set_random_seed(2)
     layers = keras.layers
     model = keras.Sequential(
@@ -23,16 +25,23 @@ def files(tmp_path, monkeypatch):
     )
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (180, 6)).astype("uint8")
-    y = model.predict(x.astype("float32") / 255, verbose=0).argmax(-1)
-    np.savez("data.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:, None])
+    y = np.asarray(model(x.astype("float32") / 255)).argmax(-1)
+    np.savez(folder / "data.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:, None])
     hardware = ax.Hardware(
         multiplier=ax.multipliers.get("drum4"),
         weight_memory=ax.memories.BitErrors(rate=0.02, fault="persistent"),
     )
-    hardware.to_json("hardware.json")
-    model.save("model.keras")
-    ax.convert(model, hardware, calibration=x[:100].astype("float32") / 255).save("noisy.keras")
-    return tmp_path
+    hardware.to_json(folder / "hardware.json")
+    model.save(folder / "model.keras")
+    ax.convert(model, hardware, calibration=x[:100].astype("float32") / 255).save(folder / "noisy.keras")
+    return folder
+
+
+@pytest.fixture
+def files(_files, tmp_path, monkeypatch):
+    """The four files in a working folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(_files, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import fresh
 import mlflow
 import numpy as np
 import pytest
@@ -122,8 +123,8 @@ def test_the_store_has_the_run_with_both_models(smoke, store):
 def test_a_folder_in_the_way_is_refused_before_anything_is_trained(tmp_path):
     (tmp_path / "out" / "export").mkdir(parents=True)
     (tmp_path / "out" / "export" / "thesis.txt").write_text("mine")
-    command = [sys.executable, "-m", "axtrain", "demo", "--smoke", "--out", "out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    code = "from axtrain.__main__ import main; main()"
+    done = fresh.run(code, "demo", "--smoke", "--out", "out", cwd=tmp_path)
     assert done.returncode == 1
     assert "1/5" not in done.stdout
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

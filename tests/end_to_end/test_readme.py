@@ -2,9 +2,9 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+import fresh
 
 import axtrain as ax
 
@@ -30,9 +30,7 @@ def test_the_ten_lines(tmp_path):
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    done = subprocess.run(
-        [sys.executable, "-c", OWN_MODEL + block], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = fresh.run(OWN_MODEL + block, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     measured = re.findall(r"accuracy (0\.\d+) \+- (0\.\d+) over 50 chips", done.stdout)
     assert len(measured) == 2

@@ -281,16 +281,17 @@ def test_lengths_that_differ(network, data):
         quiet(network, data[0], data[1][:149])
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says(network, data):
+def test_the_interval_covers_the_true_mean_as_often_as_it_says(noisy, data, monkeypatch):
     """n = 2,000 evaluations of 3 chips, figures drawn from N(0.8, 0.05): covered is Binomial(n, 0.95) / n."""
     n, true_mean = 2000, 0.8
-    model = ax.convert(network, ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.01)), calibration=data[0])
-    model.predict = lambda x, **options: np.zeros((len(x), 4))
     rng = np.random.default_rng(20)
+    figures = rng.normal(true_mean, 0.05, (n, 3))
+    monkeypatch.setattr(noisy, "predict", lambda x, **options: np.zeros((len(x), 4)))
+    given = iter(figures[0])
+    assert list(quiet(noisy, *data, chips=3, metric=lambda y_true, y_pred: next(given)).accuracies) == list(figures[0])
     covered = 0
-    for _ in range(n):
-        result = quiet(model, *data, chips=3, metric=lambda y_true, y_pred: rng.normal(true_mean, 0.05))
-        low, high = result.interval
+    for accuracies in figures:
+        low, high = Evaluation(accuracies, 0, 150).interval
         covered += low <= true_mean <= high
     standard_error = np.sqrt(0.95 * 0.05 / n)
     assert abs(covered / n - 0.95) < 5 * standard_error

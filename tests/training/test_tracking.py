@@ -1,7 +1,6 @@
 import json
-import subprocess
-import sys
 
+import fresh
 import keras
 import mlflow
 import numpy as np
@@ -203,9 +202,9 @@ def test_a_logged_model_predicts_the_same_in_a_fresh_process(experiment, noisy, 
 
     np.save(tmp_path / "x.npy", x)
     arguments = [mlflow.get_tracking_uri(), info.model_uri, str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
-    fresh = subprocess.run([sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    assert fresh.returncode == 0, fresh.stderr
-    assert fresh.stdout.split("\n")[:2] == ["(-1, 6)", "(2, 6)"]
+    done = fresh.run(FRESH, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["(-1, 6)", "(2, 6)"]
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
 

@@ -5,10 +5,10 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 
+import fresh
 import keras
 import mlflow
 import numpy as np
@@ -234,8 +234,8 @@ np.save(outputs, loaded.predict(np.load(inputs)))
 def check_the_model_in_a_fresh_process(server, model, data, folder):
     np.save(folder / "x.npy", data[0])
     arguments = [server.uri, "models:/near-threshold/1", str(folder / "x.npy"), str(folder / "y.npy")]
-    fresh = subprocess.run([sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, cwd=folder)
-    assert fresh.returncode == 0, fresh.stderr
+    done = fresh.run(FRESH, *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(folder / "y.npy"), model.predict(data[0], verbose=0))
 
 
@@ -275,9 +275,7 @@ def training(epochs_until_killed, run_id=None):
 
 def test_a_killed_training_goes_on_in_its_run(server, client, tmp_path, monkeypatch):
     """Killed in the middle of an epoch of its second stage; the next process fills the gaps, and doubles nothing."""
-    (tmp_path / "script.py").write_text(KILLED + "training(2)\n")
-    command = [sys.executable, "script.py", server.uri, str(tmp_path / "state")]
-    killed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    killed = fresh.run(KILLED + "training(2)\n", server.uri, tmp_path / "state", cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run_id = killed.stdout.strip()
     assert client.get_run(run_id).info.status == "RUNNING"

@@ -63,6 +63,7 @@ _PUBLIC = {
     "lowest_voltage": "axtrain.training.sweep.results:lowest_voltage",
     "scaled_penalty": "axtrain.training.penalty_scaling:scaled_penalty",
     "AxTrainer": "axtrain.training.axtrainer:AxTrainer",
+    "coded": "axtrain.coded",
     "callbacks": "axtrain.training.callbacks",
     "tracking": "axtrain.training.tracking",
     "plots": "axtrain.training.plots",

@@ -4,6 +4,7 @@ One line for each name there; tests/contract/test_house.py holds the two togethe
 """
 
 from axtrain import catalogue as catalogue
+from axtrain import coded as coded
 from axtrain import emulation as emulation
 from axtrain import interop as interop
 from axtrain import layers as layers

@@ -8,6 +8,7 @@ import keras
 
 # Each registers its classes under their public names; Keras does not import the module of a class that it meets.
 import axtrain.bit_error_training
+import axtrain.coded
 import axtrain.constraints
 import axtrain.layers
 import axtrain.sensitivity_training

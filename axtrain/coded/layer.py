@@ -1,0 +1,305 @@
+"""What coded layers share: a coded kernel, products that are checked forward and backward, and their record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from axtrain.coded.code import Code
+from axtrain.coded.corruption import Corruption
+from axtrain.coded.faults import SoftErrors
+from axtrain.coded.products import CodedProduct, Found
+from axtrain.coded.repair import repaired
+
+EVENTS = ("injected", "detected", "corrected", "regenerated", "missed")
+"""What a layer counts: stages with an error; stages found wrong; of these corrected; shards; stages not found."""
+
+
+class CodedLayer(keras.layers.Layer):
+    """Base of the coded layers. The trainable variable is the coded kernel; the bias is its last input row.
+
+    Subclasses say how their input becomes a matrix (`_operand`) and the product their output (`_output`).
+
+    Args:
+        code: how the kernel is spread over nodes.
+        faults: what goes wrong; `None` for nothing.
+        adversarial: trust only corrections that are right whatever the errors are.
+        input_gradient: whether anybody needs the gradient of the input; a first layer saves its backward product.
+        kernel_initializer, bias_initializer, kernel_regularizer, use_bias, activation: as for the Keras layer.
+        kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        TypeError: a code or faults of another kind.
+        ValueError: a dtype that cannot decode the code.
+    """
+
+    def __init__(
+        self,
+        *,
+        code: Code,
+        faults: SoftErrors | None = None,
+        adversarial: bool = False,
+        input_gradient: bool = True,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        code, faults = _revived(code), _revived(faults)
+        if not isinstance(code, Code):
+            raise TypeError(f"`code` must be one of axtrain.coded's codes. Received: code={code!r}")
+        if not isinstance(faults, (SoftErrors, type(None))):
+            raise TypeError(f"`faults` must be axtrain.coded.SoftErrors or None. Received: faults={faults!r}")
+        code.check_dtype(self.compute_dtype)
+        self.code, self.faults, self.adversarial = code, faults, adversarial
+        self.input_gradient = input_gradient
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def _build(self, inputs: int, outputs: int) -> None:
+        """Make the variables for a kernel of that shape."""
+        self._sizes = inputs, outputs
+        self.product = CodedProduct(self.code, inputs + self.use_bias, outputs, adversarial=self.adversarial)
+        if self.faults is not None:
+            self.corruption = Corruption(self.faults, self.name, self.code.nodes)
+        self.coded_kernel = self.add_weight(
+            shape=self.product.layout.shape, initializer=self._initial, name="coded_kernel", trainable=True
+        )
+        state = {"initializer": "zeros", "trainable": False}
+        self.step = self.add_weight(shape=(), dtype="int32", name="step", **state)
+        self.counts = self.add_weight(shape=(len(EVENTS),), dtype="float32", name="counts", **state)
+        self.hopeless = self.add_weight(shape=(), dtype="float32", name="hopeless", **state)
+        stages = {"forward": self.code.forward, "backward": self.code.backward}
+        self.wrong = {
+            name: self.add_weight(shape=(stage.results,), dtype="float32", name=f"wrong_{name}", **state)
+            for name, stage in stages.items()
+        }
+
+    def _initial(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        inputs, outputs = self._sizes
+        kernel = self.kernel_initializer(self._kernel_shape(inputs, outputs), dtype=dtype)
+        kernel = ops.reshape(kernel, (inputs, outputs))
+        if self.use_bias:
+            kernel = ops.concatenate([kernel, self.bias_initializer((1, outputs), dtype=dtype)], axis=0)
+        return self.product.layout.encode(kernel)
+
+    def _kernel_shape(self, inputs: int, outputs: int) -> tuple[int, ...]:
+        """Of the Keras layer's kernel."""
+        return inputs, outputs
+
+    @property
+    def kernel(self) -> Any:
+        """The decoded kernel, in the Keras layer's shape. Its gradient is encoded, so penalties of it train rightly."""
+        inputs, outputs = self._sizes
+        decoded = _decoded(self.product.layout, ops.convert_to_tensor(self.coded_kernel))
+        return ops.reshape(decoded[:inputs], self._kernel_shape(inputs, outputs))
+
+    @property
+    def bias(self) -> Any:
+        """The decoded bias, or `None`."""
+        return self.product.layout.decode(ops.convert_to_tensor(self.coded_kernel))[-1] if self.use_bias else None
+
+    def set_kernel(self, kernel: Any, bias: Any = None) -> None:
+        """Encode and store a kernel of the Keras layer's shape, and its bias."""
+        inputs, outputs = self._sizes
+        matrix = ops.reshape(ops.cast(kernel, self.variable_dtype), (inputs, outputs))
+        if self.use_bias:
+            matrix = ops.concatenate([matrix, ops.reshape(ops.cast(bias, self.variable_dtype), (1, outputs))], axis=0)
+        self.coded_kernel.assign(self.product.layout.encode(matrix))
+
+    def _products(self, x: Any) -> Any:
+        """``x W + b`` for x of shape (rows, inputs), checked, with a gradient that is checked too."""
+        if self.use_bias:
+            x = ops.concatenate([x, ops.ones_like(x[:, :1])], axis=1)
+        step = ops.convert_to_tensor(self.step) * 1
+        self.step.assign_add(1)
+        y, record, wrong = _with_coded_gradient(self, step)(x, ops.convert_to_tensor(self.coded_kernel))
+        self._note("forward", wrong, record)
+        if self.kernel_regularizer is not None:
+            self.add_loss(self.kernel_regularizer(self.kernel))
+        return self._replicated(y, step, "decode")
+
+    def _strikes(self, stage: str) -> bool:
+        """Whether anything can go wrong in a stage."""
+        return self.faults is not None and self.faults.strikes(stage)
+
+    def _activated(self, y: Any) -> Any:
+        """The activation, computed twice and compared where faults may strike it."""
+        if self.activation is keras.activations.linear:
+            return y
+        return self._replicated(self.activation(y), ops.convert_to_tensor(self.step), "nonlinear")
+
+    def _replicated(self, values: Any, step: Any, stage: str) -> Any:
+        """Two replicas compared; a third decides where they differ."""
+        if not self._strikes(stage):
+            return values
+        replicas = ops.stop_gradient(ops.broadcast_to(values[None], (3, *ops.shape(values))))
+        replicas, struck = self.corruption(replicas, np.arange(3) % self.code.nodes, step, stage)
+        first, second, third = replicas[0], replicas[1], replicas[2]
+        agree, with_first = ops.all(first == second), ops.all(third == first)
+        taken = ops.where(ops.logical_or(agree, with_first), first, second)
+        none = ops.logical_not(ops.logical_or(ops.logical_or(agree, with_first), ops.all(third == second)))
+        detected, hopeless = ops.cast(ops.logical_not(agree), "float32"), ops.cast(none, "float32")
+        missed = ops.cast(ops.logical_and(agree, ops.logical_not(ops.all(first == values))), "float32")
+        zero = ops.zeros(())
+        self.counts.assign_add(ops.stack([struck, detected, detected * (1.0 - hopeless), zero, missed]))
+        self.hopeless.assign(ops.maximum(self.hopeless, hopeless))
+        return _in_place_of(taken, values)
+
+    def _note(self, stage: str, wrong: Any, record: Any) -> None:
+        self.wrong[stage].assign(ops.maximum(self.wrong[stage], wrong))
+        self.counts.assign_add(record[: len(EVENTS)])
+        self.hopeless.assign(ops.maximum(self.hopeless, record[-1]))
+
+    def corrupt_memory(self) -> None:
+        """Errors in the stored shards, as `faults` has them between two steps."""
+        if not self._strikes("memory"):
+            return
+        layout = self.product.layout
+        shards = layout.shards(ops.convert_to_tensor(self.coded_kernel))
+        owner = self.code.owner("update")
+        changed, injected = self.corruption(shards, owner, ops.convert_to_tensor(self.step), "memory")
+        self.coded_kernel.assign(layout.from_shards(changed))
+        zero = ops.zeros(())
+        self.counts.assign_add(ops.stack([injected, zero, zero, zero, zero]))
+
+    def repair(self, slots: list) -> None:
+        """Regenerate the shards behind wrong results, and the same shards of the optimizer's slots, from the others."""
+        suspects = self._suspects()
+        layout = self.product.layout
+
+        def mend():
+            regenerated = ops.zeros(())
+            for variable in (self.coded_kernel, *slots):
+                shards, changed, possible = repaired(layout, layout.shards(ops.convert_to_tensor(variable)), suspects)
+                variable.assign(ops.where(possible, layout.from_shards(shards), ops.convert_to_tensor(variable)))
+                self.hopeless.assign(ops.maximum(self.hopeless, 1.0 - ops.cast(possible, "float32")))
+                if variable is self.coded_kernel:
+                    regenerated = changed
+            return regenerated
+
+        regenerated = ops.cond(ops.any(suspects), mend, lambda: ops.zeros(()))
+        self.counts.assign_add(np.eye(len(EVENTS), dtype="float32")[EVENTS.index("regenerated")] * regenerated)
+        for variable in self.wrong.values():
+            variable.assign(ops.zeros_like(variable))
+
+    def _suspects(self) -> Any:
+        """Shards whose results were wrong: boolean, shape (shards,)."""
+        found = np.zeros((self.code.shards,), "float32")
+        for name, stage in (("forward", self.code.forward), ("backward", self.code.backward)):
+            share = np.zeros((self.code.shards, stage.results), "float32")
+            share[stage.shards, stage.sums] = 1.0
+            found = found + ops.matmul(share, ops.reshape(self.wrong[name], (-1, 1)))[:, 0]
+        return found > 0.5
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, with code and faults as Keras objects."""
+        serialized = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "code": serialized(self.code),
+            "faults": serialized(self.faults),
+            "adversarial": self.adversarial,
+            "input_gradient": self.input_gradient,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+def _with_coded_gradient(layer: CodedLayer, step: Any):
+    """The product of a layer, whose gradient is the coded one: encoded operands, never the decoder's transpose."""
+    product = layer.product
+
+    def corrupted(stage_name: str, injected: list):
+        if not layer._strikes(stage_name):
+            return None
+
+        def corrupt(values, stage, name):
+            owner = layer.code.owner(name)[stage.shards]
+            changed, struck = layer.corruption(values, owner, step, name, _other_message(stage, values))
+            injected.append(struck)
+            return changed
+
+        return corrupt
+
+    @ops.custom_gradient
+    def multiply(x, coded):
+        injected: list = []
+        y, found = product.forward(coded, x, corrupted("forward", injected))
+        record = _record(found, injected)
+
+        def gradient(*upstream, **_):
+            delta, struck = upstream[0], []
+            c = ops.zeros_like(x)
+            if layer.input_gradient:
+                c, seen = product.backward(coded, delta, corrupted("backward", struck))
+                layer._note("backward", ops.cast(seen.wrong, "float32"), _record(seen, struck))
+            coded_gradient = product.layout.gradient(x, delta)
+            if layer._strikes("update"):
+                shards = product.layout.shards(coded_gradient)
+                shards, made = layer.corruption(shards, layer.code.owner("update"), step, "update")
+                coded_gradient = product.layout.from_shards(shards)
+                layer.counts.assign_add(ops.stack([made, *[ops.zeros(())] * (len(EVENTS) - 1)]))
+            return c, coded_gradient
+
+        return (y, record, ops.cast(found.wrong, "float32")), gradient
+
+    return multiply
+
+
+def _record(found: Found, injected: list) -> Any:
+    """Counts in the order of `EVENTS`, and whether the result is beyond correction."""
+    struck = injected[0] if injected else ops.zeros(())
+    missed = struck * (1.0 - found.detected)
+    corrected = found.detected * (1.0 - found.uncorrectable)
+    return ops.stack([struck, found.detected, corrected, ops.zeros(()), missed, found.uncorrectable])
+
+
+def _other_message(stage, values):
+    """What adversarial nodes add: the results of one random message, the same for all of them."""
+
+    def other(size, count):
+        place = ops.cast(ops.arange(count), "float32")[None]
+        phases = np.arange(1, stage.threshold + 1, dtype="float32")[:, None]
+        message = ops.sin(place * 12.9898 * phases + phases)
+        rows = stage.generator[stage.sums % len(stage.generator)]
+        return ops.max(size) * ops.matmul(ops.cast(rows, values.dtype), message)
+
+    return other
+
+
+def _decoded(layout, coded):
+    @ops.custom_gradient
+    def decode(coded):
+        return layout.decode(coded), lambda *upstream, **_: layout.encode(upstream[0])
+
+    return decode(coded)
+
+
+def _in_place_of(taken: Any, values: Any) -> Any:
+    """`taken`, with the gradient of `values`."""
+
+    @ops.custom_gradient
+    def replace(values):
+        return taken * 1.0, lambda *upstream, **_: upstream[0]
+
+    return replace(values)
+
+
+def _revived(described: Any) -> Any:
+    """From its Keras configuration, where a layer's own configuration holds one."""
+    if isinstance(described, dict):
+        return keras.saving.deserialize_keras_object(described)
+    return described

@@ -10,9 +10,10 @@ OLDEST := $(VENV)-oldest
 demo: $(VENV)/.installed
 	$(BIN)/axtrain demo
 
-# Each process begins with its half of the files, so that most fixtures of a module are made once.
+# Each process begins with its half of the files, so that most fixtures of a module are made once, and computes in one
+# thread, so that the two do not wait for each other's.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+	TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 # Others' old packages beside others' new ones warn of each other, and Keras 3.10 of every model that it loads.
 QUIET := -W ignore::DeprecationWarning -W ignore::FutureWarning -W "ignore:The structure of :UserWarning"

@@ -88,6 +88,9 @@ def strip(model: keras.Model) -> keras.Model:
 
     Args:
         model: a model from `convert`. It is not changed.
+
+    Raises:
+        ValueError: more of a layer's shards are wrong than its code corrects.
     """
     plain = cloned(model, lambda layer: _plain(layer) if isinstance(layer, CodedLayer) else another(layer))
     _copy(model, plain)
@@ -144,7 +147,7 @@ def _coded(layer: Any, code: Code, faults: SoftErrors | None, adversarial: bool,
 
 def _plain(layer: CodedLayer) -> keras.layers.Layer:
     config = layer.get_config()
-    kind = next(plain for plain, coded in _CODED.items() if isinstance(layer, coded))
+    kind: Any = next(plain for plain, coded in _CODED.items() if isinstance(layer, coded))
     return kind.from_config({name: config[name] for name in (*_SHARED, "kernel_regularizer", *_OWN[type(layer)])})
 
 
@@ -158,7 +161,9 @@ def _copy(model: keras.Model, clone: keras.Model) -> None:
             new.set_kernel(ops.convert_to_tensor(old.kernel), old.bias)
             new.trainable = old.trainable
         elif isinstance(old, CodedLayer):
-            new.set_weights([ops.convert_to_numpy(w) for w in (old.kernel, old.bias) if w is not None])
+            matrix = ops.convert_to_numpy(old.corrected_matrix())
+            kernel = matrix[:-1] if old.use_bias else matrix
+            new.set_weights([kernel.reshape(old.kernel.shape), *([matrix[-1]] if old.use_bias else [])])
             new.trainable = old.trainable
         else:
             new.trainable = old.trainable

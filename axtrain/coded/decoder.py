@@ -23,6 +23,7 @@ CLEAN, CORRECTED, UNCORRECTABLE = 0, 1, 2
 MOST_SUPPORTS = 25_000
 """Sets of wrong nodes that are tried one by one where their errors depend on each other."""
 
+_SURE = 1.0 - 1e-4  # of a node's column of H within the strong part of the syndrome
 _NOISE = 0.1  # of a dirty column, squared, in units of its tolerance: most that rounding adds to an eigenvalue
 _SMALLEST, _LARGEST = 1e-60, 1e100  # squares of what lies between stay finite
 _FLOOR = 1e-12  # of the largest eigenvalue: below it float64 says nothing
@@ -140,7 +141,9 @@ class Decoder:
         rank = ops.cast(ops.argsort(ops.argsort(-share, axis=-1), axis=-1), "float64")
         count = ops.sum(strong, axis=-1)
         possible = count < self.redundancy - ops.sum(wrong, axis=-1) - 0.5  # else any nodes would explain them
-        chosen = ops.cast(ops.logical_and(rank < count[:, None], possible[:, None]), "float64")
+        sure = ops.logical_or(share > _SURE, rank < 0.5)  # weak errors that the floor cuts off pull others' share down
+        chosen = ops.logical_and(rank < count[:, None], ops.logical_and(sure, possible[:, None]))
+        chosen = ops.cast(chosen, "float64")
         found = ops.maximum(wrong, chosen)
         return found, self._explains(weighted, found)
 

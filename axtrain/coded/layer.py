@@ -108,6 +108,24 @@ class CodedLayer(keras.layers.Layer):
         """The decoded bias, or `None`."""
         return self.product.layout.decode(ops.convert_to_tensor(self.coded_kernel))[-1] if self.use_bias else None
 
+    def corrected_matrix(self) -> Any:
+        """The kernel with the bias below it, decoded with what is wrong in the shards corrected: (inputs, outputs).
+
+        The product with the identity, checked as any other.
+
+        Raises:
+            ValueError: more shards are wrong than the code corrects.
+        """
+        layout = self.product.layout
+        identity = ops.eye(layout.inputs, dtype=self.variable_dtype)
+        matrix, found = self.product.forward(ops.convert_to_tensor(self.coded_kernel), identity)
+        if ops.convert_to_numpy(found.uncorrectable) > 0:
+            raise ValueError(
+                f"More of layer {self.name!r}'s shards are wrong than its code corrects, so its weights are lost; go "
+                f"back to a checkpoint, or use a code with more redundancy. Received: {self.code!r}"
+            )
+        return matrix
+
     def set_kernel(self, kernel: Any, bias: Any = None) -> None:
         """Encode and store a kernel of the Keras layer's shape, and its bias."""
         inputs, outputs = self._sizes

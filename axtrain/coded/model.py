@@ -87,11 +87,19 @@ class CodedModel(TrainingModel):
             plain = keras.Variable(self._decoded(layer, layer.coded_kernel), trainable=True, name=f"{layer.name}_plain")
             self._plain[id(layer.coded_kernel)] = (layer, plain)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as saved; called by Keras when it loads a file."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self._build_optimizer()
+
+    def _build_optimizer(self) -> None:
+        if not self.optimizer.built:
+            self.optimizer.build([self._target(variable) for variable in self.trainable_variables])
+
     def make_train_function(self, force: bool = False) -> Any:
         """As Keras's; makes room for the checkpoint first."""
         if self._kept is None and self.interval is not None and self.optimizer is not None:
-            if not self.optimizer.built:
-                self.optimizer.build([self._target(variable) for variable in self.trainable_variables])
+            self._build_optimizer()
             own = {id(self._totals), id(self._steps_since)}
             own |= {id(part) for layer in self.coded_layers for part in (layer.step, layer.counts, layer.hopeless)}
             variables = [*self.trainable_variables, *self.non_trainable_variables, *self.optimizer.variables]

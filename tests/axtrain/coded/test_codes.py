@@ -32,7 +32,7 @@ CODES = (
 KERNELS = ((33, 10), (5, 4))  # neither is divided by all grids
 
 
-@pytest.mark.parametrize("m, n, d", itertools.product(range(1, 6), repeat=3))
+@pytest.mark.parametrize("m, n, d", list(itertools.product(range(1, 6), repeat=3)))
 def test_polydot_decodes_from_any_of_its_threshold(m, n, d):
     """All 125 triples: K = m n d + n - 1, and no fewer."""
     generator = np.random.default_rng(0)

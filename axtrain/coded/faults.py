@@ -85,10 +85,18 @@ class SoftErrors:
         return missing or (self.rate > 0 and stage in self.where)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Constructor arguments, a latency as a Keras object."""
+        import keras
+
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        latency = keras.saving.serialize_keras_object(self.latency)
+        return {**given, "where": list(self.where), "latency": latency}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SoftErrors:
         """`get_config` undone."""
-        return cls(**{**config, "where": tuple(config["where"])})
+        import keras
+
+        latency = config["latency"]
+        latency = keras.saving.deserialize_keras_object(latency) if isinstance(latency, dict) else latency
+        return cls(**{**config, "where": tuple(config["where"]), "latency": latency})

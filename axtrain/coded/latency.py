@@ -22,7 +22,8 @@ class Latency(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Latency:

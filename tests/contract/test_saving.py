@@ -49,6 +49,16 @@ HARDWARE_LAYERS = [
 ]
 
 
+coded = ax.coded
+ERRORS = coded.SoftErrors(
+    rate=0.1, where=("update", "decode"), kind="nan", latency=coded.ShiftedExponential(1.0, 2.0), deadline=3.0
+)
+CODED_LAYERS = [
+    coded.CodedDense(3, code=coded.CodeNet(2, 2), faults=ERRORS, activation="tanh", kernel_regularizer="l2"),
+    coded.CodedConv2D(3, 2, strides=2, code=coded.SystematicMDS(4, 2), adversarial=True, use_bias=False),
+]
+
+
 def classifier(hardware=FAULTY, **options):
     """A calibrated network from `convert`."""
     keras.utils.set_random_seed(4)
@@ -58,6 +68,8 @@ def classifier(hardware=FAULTY, **options):
         keras.layers.Dense(3, kernel_regularizer=narrow),
     ]
     samples = np.random.default_rng(3).normal(size=(32, 8)).astype(np.float32)
+    if hardware is None:
+        return keras.Sequential([keras.Input((8,)), keras.layers.Dense(6), keras.layers.Dense(3)])
     return ax.convert(keras.Sequential([keras.Input((8,)), *stack]), hardware, samples, **options)
 
 
@@ -89,7 +101,16 @@ EXAMPLES = {
     "ActivationPairState": lambda: ActivationPairState(EVERYTHING, name="two"),
     "BitErrorTraining": lambda: ax.with_bit_errors(classifier(), clip_norm=0.3, start_loss=2.0),
     "SensitivityTraining": lambda: ax.with_sensitivity(classifier(), ax.OutputSensitivity(0.1, every=2)),
-    **{type(layer).__name__: lambda layer=layer: layer for layer in HARDWARE_LAYERS},
+    **{type(layer).__name__: lambda layer=layer: layer for layer in (*HARDWARE_LAYERS, *CODED_LAYERS)},
+    "CodedModel": lambda: coded.convert(classifier(None), coded.CodeNet(2, 2), ERRORS, checkpoint_every=7),
+    "CodeNet": lambda: coded.CodeNet(4, 5, 2),
+    "SystematicMDS": lambda: coded.SystematicMDS(8, 5),
+    "Uncoded": lambda: coded.Uncoded(2, 3),
+    "Replication": lambda: coded.Replication(3, rows=2),
+    "GeneralizedPolyDot": lambda: coded.GeneralizedPolyDot(3, 2, workers=14),
+    "SoftErrors": lambda: ERRORS,
+    "ShiftedExponential": lambda: ERRORS.latency,
+    "MeasuredLatency": lambda: coded.MeasuredLatency((1.0, 1.5, 9.0)),
 }
 
 

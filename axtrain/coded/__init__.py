@@ -1,5 +1,6 @@
 """Layers whose training survives soft errors: coded products on unreliable nodes."""
 
+from axtrain.coded.checksum import Checksum
 from axtrain.coded.code import Code, Stage
 from axtrain.coded.conversion import convert, strip
 from axtrain.coded.convolutional import CodedConv2D
@@ -12,13 +13,34 @@ from axtrain.coded.layer import CodedLayer
 from axtrain.coded.model import CodedModel
 from axtrain.coded.polydot import GeneralizedPolyDot, MatDot, Polynomial
 from axtrain.coded.replication import Replication
+from axtrain.coded.simulation import Simulation, simulate
 from axtrain.registration import register_descriptions
 
-register_descriptions(CodeNet, SystematicMDS, Uncoded, GeneralizedPolyDot, Replication)
+register_descriptions(CodeNet, SystematicMDS, Uncoded, GeneralizedPolyDot, Replication, Checksum)
 register_descriptions(SoftErrors, ShiftedExponential, MeasuredLatency)
 
 __all__ = [
-    "Code", "CodeNet", "CodedConv2D", "CodedDense", "CodedLayer", "CodedModel", "Decoder", "GeneralizedPolyDot",
-    "Latency", "MatDot", "MeasuredLatency", "Polynomial", "Replication", "ShiftedExponential", "SoftErrors", "Stage",
-    "SystematicMDS", "Uncoded", "convert", "strip",
-]  # fmt: skip
+    "Checksum",
+    "Code",
+    "CodeNet",
+    "CodedConv2D",
+    "CodedDense",
+    "CodedLayer",
+    "CodedModel",
+    "Decoder",
+    "GeneralizedPolyDot",
+    "Latency",
+    "MatDot",
+    "MeasuredLatency",
+    "Polynomial",
+    "Replication",
+    "ShiftedExponential",
+    "Simulation",
+    "SoftErrors",
+    "Stage",
+    "SystematicMDS",
+    "Uncoded",
+    "convert",
+    "simulate",
+    "strip",
+]

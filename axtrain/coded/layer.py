@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from axtrain.coded.checks import Found
 from axtrain.coded.code import Code
 from axtrain.coded.corruption import Corruption
 from axtrain.coded.faults import SoftErrors
-from axtrain.coded.products import CodedProduct, Found
+from axtrain.coded.products import CodedProduct
 from axtrain.coded.repair import repaired
 
 EVENTS = ("injected", "detected", "corrected", "regenerated", "missed")

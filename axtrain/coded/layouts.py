@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from axtrain.coded.checks import NodeCheck
 from axtrain.coded.code import Code, Stage
 from axtrain.coded.grids import GridCode
 
@@ -19,8 +20,10 @@ Corrupt = Callable[[Any, Stage, str], Any]
 """What faults do to the products of one stage: (products of shape (A, batch, width), stage, name) -> the same."""
 
 
-def layout(code: Code, inputs: int, outputs: int) -> ShardLayout:
+def layout(code: Code, inputs: int, outputs: int) -> Any:
     """The fastest layout for a code."""
+    if hasattr(code, "layout"):  # it brings its own
+        return code.layout(inputs, outputs)
     return (MatrixLayout if isinstance(code, GridCode) else ShardLayout)(code, inputs, outputs)
 
 
@@ -60,6 +63,14 @@ class ShardLayout:
     def decode(self, coded: Any) -> Any:
         """The kernel, from all shards by least squares."""
         return self.kernel(_along_first(self._inverse, self.shards(coded)))
+
+    def checks(self, adversarial: bool) -> dict[str, Any]:
+        """How the results of both stages are checked."""
+        code = self.code
+        return {
+            "forward": NodeCheck(code.forward, self.outputs, self.inputs, adversarial=adversarial),
+            "backward": NodeCheck(code.backward, self.inputs, self.outputs, adversarial=adversarial),
+        }
 
     def blocks(self, kernel: Any) -> Any:
         """Shape (n m, height, width)."""

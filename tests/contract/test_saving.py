@@ -106,6 +106,7 @@ EXAMPLES = {
     "CodeNet": lambda: coded.CodeNet(4, 5, 2),
     "SystematicMDS": lambda: coded.SystematicMDS(8, 5),
     "Uncoded": lambda: coded.Uncoded(2, 3),
+    "Checksum": lambda: coded.Checksum(rows=2),
     "Replication": lambda: coded.Replication(3, rows=2),
     "GeneralizedPolyDot": lambda: coded.GeneralizedPolyDot(3, 2, workers=14),
     "SoftErrors": lambda: ERRORS,

@@ -1,0 +1,170 @@
+"""Huang and Abraham's checksums: every block keeps its row and column sums, through products and updates alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from axtrain.coded.checks import ElementCheck
+from axtrain.coded.code import Code, Stage, at_least
+from axtrain.coded.layouts import Corrupt, ShardLayout, _padded
+
+
+@dataclass(frozen=True)
+class Checksum(Code):
+    """Each block of the weights with the sum of its columns and of its rows, ``[W, W e; e' W, e' W e]``.
+
+    One wrong element of a product is found by its row and column and corrected; more are detected. The checksum
+    column is folded into the product, and updates keep it. Sources: Huang and Abraham 1984; theory page, section 8.
+
+    Args:
+        rows, columns: blocks of the outputs and inputs, each a node's.
+
+    Raises:
+        ValueError: what is not a whole number of at least 1.
+
+    Example:
+        >>> Checksum().nodes, Checksum(rows=4, columns=5).nodes
+        (1, 20)
+    """
+
+    rows: int = 1
+    columns: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "columns"):
+            at_least(getattr(self, name), 1, name)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.rows, self.columns
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        return np.indices((self.rows, self.columns)).reshape(2, -1)
+
+    @cached_property
+    def left(self) -> np.ndarray:
+        """1 at the shard's row."""
+        return np.eye(self.rows)[self._places[0]]
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """1 at the shard's column."""
+        return np.eye(self.columns)[self._places[1]]
+
+    @cached_property
+    def forward(self) -> Stage:
+        """Added along the columns."""
+        return self._stage(self.right, self._places[0])
+
+    @cached_property
+    def backward(self) -> Stage:
+        """Added along the rows."""
+        return self._stage(self.left, self._places[1])
+
+    def _stage(self, operand: np.ndarray, sums: np.ndarray) -> Stage:
+        one = np.ones((1, 1))
+        return Stage(shards=np.arange(self.shards), operand=operand, sums=sums, generator=one, wanted=one)
+
+    def layout(self, inputs: int, outputs: int) -> ChecksumLayout:
+        """How a kernel and its sums lie in one matrix."""
+        return ChecksumLayout(self, inputs, outputs)
+
+
+class ChecksumLayout(ShardLayout):
+    """The kernel, its blocks' row sums beside it and column sums below it: one matrix, one product for each stage."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n height + n, m width + m)."""
+        m, n = self.code.grid
+        return n * (self.height + 1), m * (self.width + 1)
+
+    def checks(self, adversarial: bool) -> dict[str, Any]:
+        """By elements: nodes do not check each other."""
+        return {
+            "forward": ElementCheck(self.code.forward, self.outputs, self.inputs, name="forward"),
+            "backward": ElementCheck(self.code.backward, self.inputs, self.outputs, name="backward"),
+        }
+
+    def encode(self, kernel: Any) -> Any:
+        """The kernel with its sums."""
+        m, n = self.code.grid
+        kernel = _padded(kernel, n * self.height, m * self.width)
+        wide = _with_sums(kernel, m, self.width)
+        return ops.transpose(_with_sums(ops.transpose(wide), n, self.height))
+
+    def decode(self, coded: Any) -> Any:
+        """The kernel without its sums."""
+        return coded[: self.inputs, : self.outputs]
+
+    def shards(self, coded: Any) -> Any:
+        """Each node's block with its own sums: (shards, height + 1, width + 1)."""
+        m, n = self.code.grid
+        blocks = ops.take(ops.take(coded, self._order(n, self.height), axis=0), self._order(m, self.width), axis=1)
+        blocks = ops.reshape(blocks, (n, self.height + 1, m, self.width + 1))
+        return ops.reshape(ops.transpose(blocks, (2, 0, 1, 3)), (m * n, self.height + 1, self.width + 1))
+
+    def from_shards(self, shards: Any) -> Any:
+        """`shards` undone."""
+        m, n = self.code.grid
+        blocks = ops.reshape(shards, (m, n, self.height + 1, self.width + 1))
+        matrix = ops.reshape(ops.transpose(blocks, (1, 2, 0, 3)), self.shape)
+        rows, columns = np.argsort(self._order(n, self.height)), np.argsort(self._order(m, self.width))
+        return ops.take(ops.take(matrix, rows, axis=0), columns, axis=1)
+
+    @staticmethod
+    def _order(blocks: int, width: int) -> np.ndarray:
+        """Where each block's elements and then its sum lie in the matrix."""
+        inside = np.arange(blocks * width).reshape(blocks, width)
+        return np.concatenate([inside, blocks * width + np.arange(blocks)[:, None]], axis=1).ravel()
+
+    def weights(self, coded: Any, name: str) -> Any:
+        """What a stage multiplies with, without sums: (length, blocks * width)."""
+        m, n = self.code.grid
+        inner = coded[: n * self.height, : m * self.width]
+        if name == "forward":
+            return inner[: self.inputs]
+        return ops.transpose(inner[:, : self.outputs])
+
+    def forward(self, coded: Any, x: Any, corrupt: Corrupt | None = None) -> tuple[Any, Any]:
+        """Products and the sums that they should have."""
+        m, _ = self.code.grid
+        if corrupt is not None:
+            return self._corrupted(self.shards(coded)[:, :-1], x, self.code.forward, "forward", corrupt)
+        products = ops.matmul(x, coded[: self.inputs])
+        return products[:, : m * self.width], products[:, m * self.width :]
+
+    def backward(self, coded: Any, delta: Any, corrupt: Corrupt | None = None) -> tuple[Any, Any]:
+        """Products and the sums that they should have."""
+        _, n = self.code.grid
+        if corrupt is not None:
+            turned = ops.transpose(self.shards(coded)[:, :, :-1], (0, 2, 1))
+            return self._corrupted(turned, delta, self.code.backward, "backward", corrupt)
+        products = ops.matmul(delta, ops.transpose(coded[:, : self.outputs]))
+        return products[:, : n * self.height], products[:, n * self.height :]
+
+    def _corrupted(self, shards: Any, operand: Any, stage: Stage, name: str, corrupt: Corrupt) -> tuple[Any, Any]:
+        results = self._results(shards, operand, stage, stage.operand.shape[1], name, corrupt)
+        flat = results[:, :, 0, :]  # (batch, blocks, width + 1)
+        width = flat.shape[2] - 1
+        return ops.reshape(flat[:, :, :width], (-1, flat.shape[1] * width)), flat[:, :, width]
+
+    def gradient(self, x: Any, delta: Any) -> Any:
+        """Both operands with their blocks' sums, in one product."""
+        m, n = self.code.grid
+        right = _with_sums(_padded(x, None, n * self.height), n, self.height)
+        left = _with_sums(_padded(delta, None, m * self.width), m, self.width)
+        return ops.matmul(ops.transpose(right), left)
+
+
+def _with_sums(matrix: Any, blocks: int, width: int) -> Any:
+    """A matrix with the sum of each block of columns beside it."""
+    sums = ops.sum(ops.reshape(matrix, (-1, blocks, width)), axis=2)
+    return ops.concatenate([matrix, sums], axis=1)

@@ -31,6 +31,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/emulation.py --json benchmarks/results/emulation.json
 	$(BIN)/python benchmarks/faults.py --json benchmarks/results/faults.json
 	$(BIN)/python benchmarks/active.py --json benchmarks/results/active.json
+	$(BIN)/python benchmarks/coded_overhead.py --json benchmarks/results/coded_overhead.json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

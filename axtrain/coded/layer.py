@@ -101,7 +101,8 @@ class CodedLayer(keras.layers.Layer):
     def kernel(self) -> Any:
         """The decoded kernel, in the Keras layer's shape. Its gradient is encoded, so penalties of it train rightly."""
         inputs, outputs = self._sizes
-        decoded = _decoded(self.product.layout, ops.convert_to_tensor(self.coded_kernel))
+        layout = self.product.layout
+        decoded = _decoded(layout, ops.reshape(self.coded_kernel, layout.shape))
         return ops.reshape(decoded[:inputs], self._kernel_shape(inputs, outputs))
 
     @property
@@ -141,7 +142,8 @@ class CodedLayer(keras.layers.Layer):
             x = ops.concatenate([x, ops.ones_like(x[:, :1])], axis=1)
         step = ops.convert_to_tensor(self.step) * 1
         self.step.assign_add(1)
-        y, record, wrong = _with_coded_gradient(self, step)(x, ops.convert_to_tensor(self.coded_kernel))
+        coded = ops.reshape(self.coded_kernel, self.product.layout.shape)  # read here: a gradient of ours knows tensors
+        y, record, wrong = _with_coded_gradient(self, step)(x, coded)
         self._note("forward", wrong, record)
         if self.kernel_regularizer is not None:
             self.add_loss(self.kernel_regularizer(self.kernel))

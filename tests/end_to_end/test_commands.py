@@ -162,6 +162,15 @@ main(sys.argv[2:])
 """
 
 
+@pytest.fixture
+def ctrl_c():
+    """As in a terminal: test processes that others started ignore it, and then it stays ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_killed_training_ends_with_the_same_weights(files, monkeypatch):
     """By SIGKILL in the second epoch, then by Ctrl-C in the third; 7 steps each, the last of 4 samples."""
     options = ("--hardware", "hardware.json", *DATA, "--batch-size", 16, "--anneal", 3)

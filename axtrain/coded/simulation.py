@@ -153,7 +153,7 @@ def _play(
 
 def _passed(code: Code, rate: float, count: int, generator: np.random.Generator) -> np.ndarray:
     """Which of `count` iterations need no rollback: nodes err one by one, results are wrong, codewords are judged."""
-    passed = np.ones(count, bool)
+    passed: np.ndarray = np.ones(count, bool)
     for stage in (code.forward, code.backward):
         erring = generator.random((count, len(stage.shards))) < rate
         wrong = np.zeros((count, stage.results), bool)

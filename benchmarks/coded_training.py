@@ -126,7 +126,7 @@ def train(run: Run, data: Path | None, folder: Path, smoke: bool) -> None:
     start = time.perf_counter()
     model = coded.convert(network(), code, faults, checkpoint_every=every)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
-    curve = Curve(x_test, y_test, EVERY)
+    curve = Curve(x_test, y_test, 1 if smoke else EVERY)
     model.fit(x, y, batch_size=BATCH, epochs=1 if smoke else EPOCHS, verbose=0, callbacks=[curve])
     found = {"data": run.data, "way": run.way, "rate": run.rate, "nodes": code.nodes, "curve": curve.points}
     found |= {"events": model.events, "interval": model.interval, "step_time": iteration_time(code, LATENCY)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -16,7 +15,7 @@ from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import Playing
-from axtrain.model_walk import all_layers, is_graph
+from axtrain.model_walk import all_layers, check_model, for_layers
 from axtrain.reporting import FLOAT_BY_DESIGN, ConversionReport, LayerReport
 
 
@@ -76,10 +75,10 @@ def convert(
         >>> noisy.conversion_report.layers[0].became
         'ApproxDense'
     """
-    _check_model(model)
+    check_model(model)
     if not isinstance(hardware, Hardware):
         raise TypeError(f"`hardware` must be an axtrain.Hardware. Received: hardware={hardware!r}")
-    chosen = _hardware_for_layers(model, hardware, overrides or {})
+    chosen = for_layers(model, hardware, overrides or {}, Hardware)
     if calibration is not None:
         check_finite(calibration)
     elif fidelity in ("calibrated", "gaussian"):
@@ -118,7 +117,7 @@ def strip(model: keras.Model) -> keras.Model:
     Raises:
         TypeError, ValueError: not a Sequential or Functional model.
     """
-    _check_model(model)
+    check_model(model)
     plain = cloned(model, plain_layer)
     copy_state(model, plain)
     return plain
@@ -132,36 +131,6 @@ def _lay_out(model) -> None:
             product.state.address, product.state.bias_address = address, bias_address
             address += 0 if product.kernel is None else math.prod(product.kernel.shape)
             bias_address += math.prod(layer.biases[name].shape) if name in layer.biases else 0
-
-
-def _check_model(model) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
-    nested = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
-    for part in nested:
-        if not is_graph(part):
-            raise ValueError(
-                "A subclassed model hides its layers, so it cannot be rebuilt on hardware. Build it with the "
-                "Functional API (keras.Model(inputs, outputs)), or use axtrain.layers in it directly. "
-                f"Received: {type(part).__name__} named {part.name!r}"
-            )
-    if not model.built:
-        raise ValueError(f"Build the model first: give it an Input, or call it once. Received: {model.name!r}")
-
-
-def _hardware_for_layers(model, hardware, overrides) -> dict[str, Hardware | None]:
-    names = [layer.name for layer in all_layers(model)]
-    chosen: dict[str, Hardware | None] = dict.fromkeys(names, hardware)
-    for pattern, described in overrides.items():
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            raise ValueError(
-                f"`overrides` names no layer of the model. Its layers: {', '.join(names)}. Received: {pattern!r}"
-            )
-        if described is not None and not isinstance(described, Hardware):
-            raise TypeError(f"`overrides` maps names to Hardware or None. Received: {pattern!r}: {described!r}")
-        chosen.update(dict.fromkeys(matches, described))
-    return chosen
 
 
 def _report(model, converted, chosen) -> ConversionReport:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -50,6 +50,54 @@ def named(layers: Iterable[keras.Layer], patterns: Sequence[str] | None) -> list
             names = ", ".join(layer.name for layer in known)
             raise ValueError(f"`layers` names no layer of these: {names}. Received: {pattern!r}")
     return [layer for layer in known if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
+
+
+def check_model(model: keras.Model) -> None:
+    """Refuse what cannot be built again from its layers.
+
+    Raises:
+        TypeError: not a Keras model.
+        ValueError: a subclassed model, or one that is not built.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+    nested = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
+    for part in nested:
+        if not is_graph(part):
+            raise ValueError(
+                "A subclassed model hides its layers, so it cannot be rebuilt on hardware. Build it with the "
+                "Functional API (keras.Model(inputs, outputs)), or use axtrain.layers in it directly. "
+                f"Received: {type(part).__name__} named {part.name!r}"
+            )
+    if not model.built:
+        raise ValueError(f"Build the model first: give it an Input, or call it once. Received: {model.name!r}")
+
+
+def for_layers(model: keras.Model, default: Any, overrides: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """What each layer gets, by its name: the default, or what the last matching override says.
+
+    Args:
+        model: whose layers.
+        default: for all of them.
+        overrides: by names or patterns, such as `"block3_*"`; `None` for nothing.
+        kind: of what is given.
+
+    Raises:
+        TypeError: an override of another kind.
+        ValueError: an override that names no layer.
+    """
+    names = [layer.name for layer in all_layers(model)]
+    chosen = dict.fromkeys(names, default)
+    for pattern, other in overrides.items():
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise ValueError(
+                f"`overrides` names no layer of the model. Its layers: {', '.join(names)}. Received: {pattern!r}"
+            )
+        if not isinstance(other, (kind, type(None))):
+            raise TypeError(f"`overrides` maps names to {kind.__name__} or None. Received: {pattern!r}: {other!r}")
+        chosen.update(dict.fromkeys(matches, other))
+    return chosen
 
 
 def _layers(model) -> Iterator[keras.Layer]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from axtrain.coded.checks import ElementCheck
-from axtrain.coded.code import Code, Stage, at_least
-from axtrain.coded.layouts import Corrupt, ShardLayout, _padded
+from axtrain.coded.code import Stage
+from axtrain.coded.layouts import Corrupt, ShardLayout, padded
+from axtrain.coded.replication import CopiedBlocks
 
 
 @dataclass(frozen=True)
-class Checksum(Code):
+class Checksum(CopiedBlocks):
     """Each block of the weights with the sum of its columns and of its rows, ``[W, W e; e' W, e' W e]``.
 
     One wrong element of a product is found by its row and column and corrected; more are detected. The checksum
@@ -35,46 +35,10 @@ class Checksum(Code):
     rows: int = 1
     columns: int = 1
 
-    def __post_init__(self) -> None:
-        for name in ("rows", "columns"):
-            at_least(getattr(self, name), 1, name)
-
     @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return self.rows, self.columns
-
-    @cached_property
-    def _places(self) -> np.ndarray:
-        return np.indices((self.rows, self.columns)).reshape(2, -1)
-
-    @cached_property
-    def left(self) -> np.ndarray:
-        """1 at the shard's row."""
-        return np.eye(self.rows)[self._places[0]]
-
-    @cached_property
-    def right(self) -> np.ndarray:
-        """1 at the shard's column."""
-        return np.eye(self.columns)[self._places[1]]
-
-    @cached_property
-    def forward(self) -> Stage:
-        """Added along the columns."""
-        return self._stage(self.right, self._places[0])
-
-    @cached_property
-    def backward(self) -> Stage:
-        """Added along the rows."""
-        return self._stage(self.left, self._places[1])
-
-    def _stage(self, operand: np.ndarray, sums: np.ndarray) -> Stage:
-        one = np.ones((1, 1))
-        return Stage(shards=np.arange(self.shards), operand=operand, sums=sums, generator=one, wanted=one)
-
-    def layout(self, inputs: int, outputs: int) -> ChecksumLayout:
-        """How a kernel and its sums lie in one matrix."""
-        return ChecksumLayout(self, inputs, outputs)
+    def copies(self) -> int:  # type: ignore[override]
+        """One: a block is checked by its sums."""
+        return 1
 
 
 class ChecksumLayout(ShardLayout):
@@ -96,7 +60,7 @@ class ChecksumLayout(ShardLayout):
     def encode(self, kernel: Any) -> Any:
         """The kernel with its sums."""
         m, n = self.code.grid
-        kernel = _padded(kernel, n * self.height, m * self.width)
+        kernel = padded(kernel, n * self.height, m * self.width)
         wide = _with_sums(kernel, m, self.width)
         return ops.transpose(_with_sums(ops.transpose(wide), n, self.height))
 
@@ -159,8 +123,8 @@ class ChecksumLayout(ShardLayout):
     def gradient(self, x: Any, delta: Any) -> Any:
         """Both operands with their blocks' sums, in one product."""
         m, n = self.code.grid
-        right = _with_sums(_padded(x, None, n * self.height), n, self.height)
-        left = _with_sums(_padded(delta, None, m * self.width), m, self.width)
+        right = _with_sums(padded(x, None, n * self.height), n, self.height)
+        left = _with_sums(padded(delta, None, m * self.width), m, self.width)
         return ops.matmul(ops.transpose(right), left)
 
 

@@ -178,6 +178,22 @@ class Code(ABC):
         return cls(**config)
 
 
+class BlockCode(Code):
+    """A code of `rows` x `columns` blocks, all of whose parameters are whole numbers of at least 1."""
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        for name in self.get_config():
+            at_least(getattr(self, name), 1, name)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.rows, self.columns
+
+
 def at_least(value: Any, smallest: int, name: str) -> None:
     """Refuse what is not a whole number of at least `smallest`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ from axtrain.coded.dense import CodedDense
 from axtrain.coded.faults import SoftErrors
 from axtrain.coded.layer import CodedLayer
 from axtrain.coded.model import CodedModel
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, check_model, for_layers
 
 _CODED: dict[type, Any] = {keras.layers.Dense: CodedDense, keras.layers.Conv2D: CodedConv2D}
 _SHARED = ("name", "trainable", "dtype", "activation", "use_bias", "kernel_initializer", "bias_initializer")
@@ -51,8 +50,8 @@ def convert(
 
     Raises:
         TypeError: not a model, not a code, not faults.
-        ValueError: a layer with options that coded layers do not have, an override that matches no layer, no layer to
-            code, a dtype that cannot decode the code.
+        ValueError: a subclassed or unbuilt model, a layer with options that coded layers do not have, an override
+            that matches no layer, no layer to code, a dtype that cannot decode the code.
 
     Example:
         >>> import keras, axtrain as ax
@@ -61,8 +60,7 @@ def convert(
         >>> coded.layers[-1].code.nodes
         12
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+    check_model(model)
     if not isinstance(code, Code):
         raise TypeError(f"`code` must be one of axtrain.coded's codes. Received: code={code!r}")
     if not isinstance(faults, (SoftErrors, type(None))):
@@ -92,6 +90,7 @@ def strip(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: more of a layer's shards are wrong than its code corrects.
     """
+    check_model(model)
     plain = cloned(model, lambda layer: _plain(layer) if isinstance(layer, CodedLayer) else another(layer))
     _copy(model, plain)
     return plain
@@ -99,21 +98,11 @@ def strip(model: keras.Model) -> keras.Model:
 
 def _codes(model: keras.Model, code: Code, overrides: dict[str, Code | None]) -> dict[str, Code | None]:
     """The code of each layer that can have one."""
-    names = [layer.name for layer in all_layers(model)]
-    chosen: dict[str, Code | None] = dict.fromkeys(names, code)
-    for pattern, other in overrides.items():
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            raise ValueError(
-                f"`overrides` names no layer of the model. Its layers: {', '.join(names)}. Received: {pattern!r}"
-            )
-        if not isinstance(other, (Code, type(None))):
-            raise TypeError(f"`overrides` maps names to codes or None. Received: {pattern!r}: {other!r}")
-        chosen.update(dict.fromkeys(matches, other))
+    chosen = for_layers(model, code, overrides, Code)
     kinds = (*_CODED, *_CODED.values())
     found = {layer.name: chosen[layer.name] for layer in all_layers(model) if type(layer) in kinds}
     if not any(found.values()):
-        raise ValueError(f"This model has no Dense or Conv2D layer to code. Its layers: {', '.join(names)}")
+        raise ValueError(f"This model has no Dense or Conv2D layer to code. Its layers: {', '.join(chosen)}")
     return found
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from axtrain.coded.code import Code, Stage, at_least
+from axtrain.coded.code import BlockCode, Code, Stage, at_least
 from axtrain.coded.generators import systematic
 
 
@@ -70,7 +70,7 @@ class GridCode(Code):
 
 
 @dataclass(frozen=True)
-class CodeNet(GridCode):
+class CodeNet(BlockCode, GridCode):
     """The two-dimensional code of CodeNet (Dutta, Bai, Low, Grover 2018).
 
     P = m n + 2 t (m + n) nodes; each stage corrects t wrong results whatever their errors, 2 t - 1 where they are
@@ -93,15 +93,6 @@ class CodeNet(GridCode):
     rows: int
     columns: int
     errors: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "columns", "errors"):
-            at_least(getattr(self, name), 1, name)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return self.rows, self.columns
 
     @property
     def parities(self) -> int:
@@ -157,7 +148,7 @@ class SystematicMDS(GridCode):
 
 
 @dataclass(frozen=True)
-class Uncoded(GridCode):
+class Uncoded(BlockCode, GridCode):
     """The layer cut into blocks with nothing to check them by.
 
     Args:
@@ -167,15 +158,6 @@ class Uncoded(GridCode):
 
     rows: int = 1
     columns: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "columns"):
-            at_least(getattr(self, name), 1, name)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return self.rows, self.columns
 
     @property
     def parities(self) -> int:

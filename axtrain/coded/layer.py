@@ -8,15 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from axtrain.coded.checks import Found
 from axtrain.coded.code import Code
 from axtrain.coded.corruption import Corruption
 from axtrain.coded.faults import SoftErrors
+from axtrain.coded.gradients import EVENTS, decoded_kernel, in_place_of, with_coded_gradient
 from axtrain.coded.products import CodedProduct
 from axtrain.coded.repair import repaired
-
-EVENTS = ("injected", "detected", "corrected", "regenerated", "missed")
-"""What a layer counts: stages with an error; stages found wrong; of these corrected; shards; stages not found."""
 
 
 class CodedLayer(keras.layers.Layer):
@@ -102,7 +99,7 @@ class CodedLayer(keras.layers.Layer):
         """The decoded kernel, in the Keras layer's shape. Its gradient is encoded, so penalties of it train rightly."""
         inputs, outputs = self._sizes
         layout = self.product.layout
-        decoded = _decoded(layout, ops.reshape(self.coded_kernel, layout.shape))
+        decoded = decoded_kernel(layout, ops.reshape(self.coded_kernel, layout.shape))
         return ops.reshape(decoded[:inputs], self._kernel_shape(inputs, outputs))
 
     @property
@@ -143,13 +140,13 @@ class CodedLayer(keras.layers.Layer):
         step = ops.convert_to_tensor(self.step) * 1
         self.step.assign_add(1)
         coded = ops.reshape(self.coded_kernel, self.product.layout.shape)  # read here: a gradient of ours knows tensors
-        y, record, wrong = _with_coded_gradient(self, step)(x, coded)
-        self._note("forward", wrong, record)
+        y, record, wrong = with_coded_gradient(self, step)(x, coded)
+        self.note("forward", wrong, record)
         if self.kernel_regularizer is not None:
             self.add_loss(self.kernel_regularizer(self.kernel))
         return self._replicated(y, step, "decode")
 
-    def _strikes(self, stage: str) -> bool:
+    def strikes(self, stage: str) -> bool:
         """Whether anything can go wrong in a stage."""
         return self.faults is not None and self.faults.strikes(stage)
 
@@ -161,7 +158,7 @@ class CodedLayer(keras.layers.Layer):
 
     def _replicated(self, values: Any, step: Any, stage: str) -> Any:
         """Two replicas compared; a third decides where they differ."""
-        if not self._strikes(stage):
+        if not self.strikes(stage):
             return values
         replicas = ops.stop_gradient(ops.broadcast_to(values[None], (3, *ops.shape(values))))
         replicas, struck = self.corruption(replicas, np.arange(3) % self.code.nodes, step, stage)
@@ -174,16 +171,17 @@ class CodedLayer(keras.layers.Layer):
         zero = ops.zeros(())
         self.counts.assign_add(ops.stack([struck, detected, detected * (1.0 - hopeless), zero, missed]))
         self.hopeless.assign(ops.maximum(self.hopeless, hopeless))
-        return _in_place_of(taken, values)
+        return in_place_of(taken, values)
 
-    def _note(self, stage: str, wrong: Any, record: Any) -> None:
+    def note(self, stage: str, wrong: Any, record: Any) -> None:
+        """Keep what the check of a product said."""
         self.wrong[stage].assign(ops.maximum(self.wrong[stage], wrong))
         self.counts.assign_add(record[: len(EVENTS)])
         self.hopeless.assign(ops.maximum(self.hopeless, record[-1]))
 
     def corrupt_memory(self) -> None:
         """Errors in the stored shards, as `faults` has them between two steps."""
-        if not self._strikes("memory"):
+        if not self.strikes("memory"):
             return
         layout = self.product.layout
         shards = layout.shards(ops.convert_to_tensor(self.coded_kernel))
@@ -237,86 +235,6 @@ class CodedLayer(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
-
-
-def _with_coded_gradient(layer: CodedLayer, step: Any):
-    """The product of a layer, whose gradient is the coded one: encoded operands, never the decoder's transpose."""
-    product = layer.product
-
-    def corrupted(stage_name: str, injected: list):
-        if not layer._strikes(stage_name):
-            return None
-
-        def corrupt(values, stage, name):
-            owner = layer.code.owner(name)[stage.shards]
-            changed, struck = layer.corruption(values, owner, step, name, _other_message(stage, values))
-            injected.append(struck)
-            return changed
-
-        return corrupt
-
-    @ops.custom_gradient
-    def multiply(x, coded):
-        injected: list = []
-        y, found = product.forward(coded, x, corrupted("forward", injected))
-        record = _record(found, injected)
-
-        def gradient(*upstream, **_):
-            delta, struck = upstream[0], []
-            c = ops.zeros_like(x)
-            if layer.input_gradient:
-                c, seen = product.backward(coded, delta, corrupted("backward", struck))
-                layer._note("backward", ops.cast(seen.wrong, "float32"), _record(seen, struck))
-            coded_gradient = product.layout.gradient(x, delta)
-            if layer._strikes("update"):
-                shards = product.layout.shards(coded_gradient)
-                shards, made = layer.corruption(shards, layer.code.owner("update"), step, "update")
-                coded_gradient = product.layout.from_shards(shards)
-                layer.counts.assign_add(ops.stack([made, *[ops.zeros(())] * (len(EVENTS) - 1)]))
-            return c, coded_gradient
-
-        return (y, record, ops.cast(found.wrong, "float32")), gradient
-
-    return multiply
-
-
-def _record(found: Found, injected: list) -> Any:
-    """Counts in the order of `EVENTS`, and whether the result is beyond correction."""
-    struck = injected[0] if injected else ops.zeros(())
-    missed = struck * (1.0 - found.detected)
-    corrected = found.detected * (1.0 - found.uncorrectable)
-    return ops.stack([struck, found.detected, corrected, ops.zeros(()), missed, found.uncorrectable])
-
-
-def _other_message(stage, values):
-    """What adversarial nodes add: the results of one random message, the same for all of them."""
-
-    def other(size, count):
-        place = ops.cast(ops.arange(count), "float32")[None]
-        phases = np.arange(1, stage.threshold + 1, dtype="float32")[:, None]
-        message = ops.sin(place * 12.9898 * phases + phases)
-        rows = stage.generator[stage.sums % len(stage.generator)]
-        return ops.max(size) * ops.matmul(ops.cast(rows, values.dtype), message)
-
-    return other
-
-
-def _decoded(layout, coded):
-    @ops.custom_gradient
-    def decode(coded):
-        return layout.decode(coded), lambda *upstream, **_: layout.encode(upstream[0])
-
-    return decode(coded)
-
-
-def _in_place_of(taken: Any, values: Any) -> Any:
-    """`taken`, with the gradient of `values`."""
-
-    @ops.custom_gradient
-    def replace(values):
-        return taken * 1.0, lambda *upstream, **_: upstream[0]
-
-    return replace(values)
 
 
 def _revived(described: Any) -> Any:

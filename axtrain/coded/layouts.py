@@ -14,17 +14,9 @@ from keras import ops
 
 from axtrain.coded.checks import NodeCheck
 from axtrain.coded.code import Code, Stage
-from axtrain.coded.grids import GridCode
 
 Corrupt = Callable[[Any, Stage, str], Any]
 """What faults do to the products of one stage: (products of shape (A, batch, width), stage, name) -> the same."""
-
-
-def layout(code: Code, inputs: int, outputs: int) -> Any:
-    """The fastest layout for a code."""
-    if hasattr(code, "layout"):  # it brings its own
-        return code.layout(inputs, outputs)
-    return (MatrixLayout if isinstance(code, GridCode) else ShardLayout)(code, inputs, outputs)
 
 
 class ShardLayout:
@@ -75,8 +67,9 @@ class ShardLayout:
     def blocks(self, kernel: Any) -> Any:
         """Shape (n m, height, width)."""
         m, n = self.code.grid
-        padded = ops.reshape(_padded(kernel, n * self.height, m * self.width), (n, self.height, m, self.width))
-        return ops.reshape(ops.transpose(padded, (0, 2, 1, 3)), (n * m, self.height, self.width))
+        whole = padded(kernel, n * self.height, m * self.width)
+        split = ops.transpose(ops.reshape(whole, (n, self.height, m, self.width)), (0, 2, 1, 3))
+        return ops.reshape(split, (n * m, self.height, self.width))
 
     def kernel(self, blocks: Any) -> Any:
         """`blocks` undone."""
@@ -175,17 +168,17 @@ class MatrixLayout(ShardLayout):
         return ops.matmul(ops.transpose(right), left)
 
     def _with_parities(self, operand: Any, generator: np.ndarray, blocks: int, width: int) -> Any:
-        padded = _padded(operand, None, blocks * width)
+        whole = padded(operand, None, blocks * width)
         if not self._parities:
-            return padded
-        split = ops.reshape(padded, (-1, blocks, width))
+            return whole
+        split = ops.reshape(whole, (-1, blocks, width))
         parities = ops.matmul(ops.cast(generator[blocks:], split.dtype), split)
-        return ops.concatenate([padded, ops.reshape(parities, (-1, self._parities * width))], axis=1)
+        return ops.concatenate([whole, ops.reshape(parities, (-1, self._parities * width))], axis=1)
 
 
 def _coded(operand: Any, weights: np.ndarray, blocks: int, width: int) -> Any:
     """The operand of each shard: shape (A, batch, width), from (batch, blocks * width) or less."""
-    split = ops.transpose(ops.reshape(_padded(operand, None, blocks * width), (-1, blocks, width)), (1, 0, 2))
+    split = ops.transpose(ops.reshape(padded(operand, None, blocks * width), (-1, blocks, width)), (1, 0, 2))
     ones = (weights == 1).sum(axis=1)
     if (ones == 1).all() and (np.abs(weights).sum(axis=1) == 1).all():  # each takes one block as it is
         return ops.take(split, weights.argmax(axis=1), axis=0)
@@ -205,7 +198,7 @@ def _added(products: Any, stage: Stage) -> Any:
     return ops.sum(ops.reshape(sorted_, (stage.results, -1, *ops.shape(products)[1:])), axis=1)
 
 
-def _padded(values: Any, rows: int | None, columns: int) -> Any:
+def padded(values: Any, rows: int | None, columns: int) -> Any:
     """Zeros added below and beside a matrix."""
     below = 0 if rows is None else rows - values.shape[0]
     beside = columns - values.shape[1]

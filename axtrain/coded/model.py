@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from axtrain.coded.layer import EVENTS, CodedLayer
+from axtrain.coded.gradients import EVENTS
+from axtrain.coded.layer import CodedLayer
 from axtrain.coded.optimizers import clipped, clipping_left_out, keeps_codes, refuse
 from axtrain.coded.renewal import best_interval, success
 from axtrain.coded.snapshots import Snapshot

@@ -7,8 +7,21 @@ from typing import Any
 from keras import ops
 
 from axtrain.coded.checks import Found, nothing_found
+from axtrain.coded.checksum import Checksum, ChecksumLayout
 from axtrain.coded.code import Code
-from axtrain.coded.layouts import Corrupt, layout
+from axtrain.coded.grids import GridCode
+from axtrain.coded.layouts import Corrupt, MatrixLayout, ShardLayout
+
+_LAYOUTS: tuple[tuple[type[Code], type[ShardLayout]], ...] = (
+    (Checksum, ChecksumLayout),
+    (GridCode, MatrixLayout),
+    (Code, ShardLayout),
+)
+
+
+def layout(code: Code, inputs: int, outputs: int) -> Any:
+    """The fastest layout for a code."""
+    return next(kind for codes, kind in _LAYOUTS if isinstance(code, codes))(code, inputs, outputs)
 
 
 class CodedProduct:

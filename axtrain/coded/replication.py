@@ -7,46 +7,18 @@ from functools import cached_property
 
 import numpy as np
 
-from axtrain.coded.code import Code, Stage, at_least
+from axtrain.coded.code import BlockCode, Stage, at_least
 
 
-@dataclass(frozen=True)
-class Replication(Code):
-    """Every block at `copies` nodes, whose results are compared.
-
-    Two copies detect an error; 2 t + 1 correct t. Copies of one operation round alike.
-
-    Args:
-        copies: nodes that hold each block.
-        rows, columns: blocks of the outputs and inputs, so P = copies rows columns.
-
-    Raises:
-        ValueError: numbers that are not whole, or a single copy.
-
-    Example:
-        >>> Replication(3, rows=4, columns=5).nodes, Replication(3).adversarial_errors
-        (60, 1)
-    """
+class CopiedBlocks(BlockCode):
+    """Each block of the weights as it is, at `copies` nodes; a codeword is what copies say of one row or column."""
 
     copies: int
-    rows: int = 1
-    columns: int = 1
-
-    def __post_init__(self) -> None:
-        at_least(self.copies, 2, "copies")
-        for name in ("rows", "columns"):
-            at_least(getattr(self, name), 1, name)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns)."""
-        return self.rows, self.columns
 
     @cached_property
     def places(self) -> np.ndarray:
         """Copy, row and column of each shard."""
-        copy, row, column = np.indices((self.copies, self.rows, self.columns)).reshape(3, -1)
-        return np.stack([copy, row, column], axis=1)
+        return np.indices((self.copies, self.rows, self.columns)).reshape(3, -1).T
 
     @cached_property
     def left(self) -> np.ndarray:
@@ -76,3 +48,30 @@ class Replication(Code):
             generator=np.ones((self.copies, 1)),
             wanted=np.ones((1, 1)),
         )
+
+
+@dataclass(frozen=True)
+class Replication(CopiedBlocks):
+    """Every block at `copies` nodes, whose results are compared.
+
+    Two copies detect an error; 2 t + 1 correct t. Copies of one operation round alike.
+
+    Args:
+        copies: nodes that hold each block.
+        rows, columns: blocks of the outputs and inputs, so P = copies rows columns.
+
+    Raises:
+        ValueError: numbers that are not whole, or a single copy.
+
+    Example:
+        >>> Replication(3, rows=4, columns=5).nodes, Replication(3).adversarial_errors
+        (60, 1)
+    """
+
+    copies: int
+    rows: int = 1
+    columns: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self.copies, 2, "copies")

@@ -15,7 +15,7 @@ from axtrain.coded import (
     Uncoded,
 )
 from axtrain.coded.generators import parity_checks
-from axtrain.coded.layouts import layout
+from axtrain.coded.products import layout
 
 CODES = (
     CodeNet(4, 5, 1),

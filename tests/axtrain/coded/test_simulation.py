@@ -23,7 +23,7 @@ def test_success_is_that_of_the_theory_page():
     """(4, 5, t = 1) at p = 1e-2: 0.968 forward and 0.971 backward; uncoded (1 - p)^(m n), copies (1 - p)^(2 m n)."""
     assert success(CodeNet(4, 5, 1), 1e-2) == pytest.approx(0.968 * 0.971, abs=1e-3)
     for code, nodes in ((Uncoded(4, 5), 20), (Checksum(4, 5), 20), (Replication(2, 4, 5), 40)):
-        assert success(code, 1e-2) == pytest.approx(0.99**nodes**1 * 0.99**nodes)
+        assert success(code, 1e-2) == pytest.approx(0.99 ** (2 * nodes))
 
 
 def test_expected_iterations_by_summing_the_series():

@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 from axtrain.coded import Checksum, CodeNet, GeneralizedPolyDot, MatDot, SystematicMDS
-from axtrain.coded.layouts import layout
-from axtrain.coded.products import CodedProduct
+from axtrain.coded.products import CodedProduct, layout
 
 CODES = (CodeNet(4, 5), SystematicMDS(8, 5), GeneralizedPolyDot(2, 2), MatDot(3), Checksum())
 

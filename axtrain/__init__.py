@@ -62,6 +62,8 @@ _PUBLIC = {
     "search": "axtrain.training.search.searching:search",
     "lowest_voltage": "axtrain.training.sweep.results:lowest_voltage",
     "scaled_penalty": "axtrain.training.penalty_scaling:scaled_penalty",
+    "resumable_fit": "axtrain.training.resumable_fit:resumable_fit",
+    "ResumableBatches": "axtrain.training.training_state:ResumableBatches",
     "AxTrainer": "axtrain.training.axtrainer:AxTrainer",
     "coded": "axtrain.coded",
     "callbacks": "axtrain.training.callbacks",

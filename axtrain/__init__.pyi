@@ -50,10 +50,12 @@ from axtrain.training import tracking as tracking
 from axtrain.training.axtrainer import AxTrainer as AxTrainer
 from axtrain.training.evaluation import evaluate as evaluate
 from axtrain.training.penalty_scaling import scaled_penalty as scaled_penalty
+from axtrain.training.resumable_fit import resumable_fit as resumable_fit
 from axtrain.training.search.searching import search as search
 from axtrain.training.sensitivity.maps import sensitivity as sensitivity
 from axtrain.training.sweep.results import lowest_voltage as lowest_voltage
 from axtrain.training.sweep.sweeping import sweep as sweep
+from axtrain.training.training_state import ResumableBatches as ResumableBatches
 from axtrain.weight_regularizers import BitFlipEnergy as BitFlipEnergy
 from axtrain.weight_regularizers import MultiplierError as MultiplierError
 

@@ -10,6 +10,8 @@ import keras
 
 from axtrain.calibrating import calibrate, check_finite, known_ranges
 from axtrain.cloning import cloned, copy_state
+from axtrain.coded.conversion import strip as decoded
+from axtrain.coded.layer import CodedLayer
 from axtrain.counterparts import approximate_layer, obstacle, plain_layer
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
@@ -112,12 +114,15 @@ def strip(model: keras.Model) -> keras.Model:
     """Plain Keras layers again, with the clean weights: a new model, not compiled.
 
     Args:
-        model: a model from `convert`. It is not changed.
+        model: a model from `convert`, or from `axtrain.coded.convert`. It is not changed.
 
     Raises:
         TypeError, ValueError: not a Sequential or Functional model.
+        ValueError: more of a coded layer's shards are wrong than its code corrects.
     """
     check_model(model)
+    if any(isinstance(layer, CodedLayer) for layer in all_layers(model)):
+        model = decoded(model)
     plain = cloned(model, plain_layer)
     copy_state(model, plain)
     return plain

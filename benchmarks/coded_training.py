@@ -34,6 +34,7 @@ from study_training import commit
 from timing import machine
 
 from axtrain import coded
+from axtrain.coded.renewal import success
 from axtrain.coded.simulation import iteration_time
 from axtrain.files import whole_file, write_whole
 
@@ -147,6 +148,37 @@ def tolerated(runs: list[dict], data: str, way: str) -> float:
     return best
 
 
+def half_lost(code: coded.Code) -> float:
+    """The rate of errors at which every second step needs a rollback."""
+    low, high = 1e-9, 0.5
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if success(code, middle) > 0.5 else (low, middle)
+    return low
+
+
+def against_copies() -> list[str]:
+    """What a code tolerates beside copies of about as many nodes."""
+    lines = [
+        "At about equal redundancy, the rate of errors per node and stage at which every second step needs a rollback:",
+        "",
+        "| code | nodes | corrects for certain | rate | copies | nodes | corrects | rate | gain |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for errors, copies in ((1, 2), (2, 3), (3, 4)):
+        code, others = coded.CodeNet(4, 5, errors), coded.Replication(copies, 4, 5)
+        rates = half_lost(code), half_lost(others)
+        cells = [
+            f"CodeNet (4, 5, {errors})",
+            code.nodes,
+            f"{code.adversarial_errors} rows and columns",
+            f"{rates[0]:.2g}",
+        ]
+        cells += [f"x {copies}", others.nodes, f"{others.adversarial_errors} of each block", f"{rates[1]:.2g}"]
+        lines.append("| " + " | ".join(map(str, [*cells, f"{rates[0] / rates[1]:.1f}"])) + " |")
+    return [*lines, ""]
+
+
 def picture(runs: list[dict], path: Path) -> None:
     """Accuracy by step, one panel for each set and rate."""
     figure = Figure(figsize=(3.2 * (len(RATES) - 1), 5.6), layout="constrained")
@@ -219,6 +251,7 @@ def report(runs: list[dict], folder: Path, took: float) -> None:
             for data, title in SETS.items()
         ),
         "",
+        *against_copies(),
     ]
     write_whole(folder / "coded_training.md", "\n".join(lines).encode())
     picture(runs, folder / "coded_training.png")

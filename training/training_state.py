@@ -115,7 +115,8 @@ def restore(model: keras.Model, path: str | os.PathLike[str]) -> dict[str, np.nd
     Raises:
         ValueError: the state is of another model.
     """
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     with np.load(path, allow_pickle=False) as arrays:
         kept = [arrays[name] for name in sorted(arrays.files) if name.startswith("variable_")]
         metrics = [arrays[name] for name in sorted(arrays.files) if name.startswith("metric_")]

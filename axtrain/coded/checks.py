@@ -50,17 +50,19 @@ def size_of_operands(shards: Any, operand: Any, results: Any) -> Any:
     Args:
         shards: shape (shards, height, width).
         operand: shape (batch, length).
-        results: shape (batch, groups, N, width).
+        results: shape (groups, N, batch, width).
     """
     weights = ops.abs(shards)
     usual = ops.median(ops.mean(ops.where(ops.isfinite(weights), weights, 0.0), axis=(1, 2)))
     norm = ops.sqrt(ops.sum(ops.square(operand), axis=-1))
     sizes = ops.mean(ops.where(ops.isfinite(results), ops.abs(results), 0.0), axis=3)
-    return norm * usual + ops.median(ops.reshape(sizes, (ops.shape(sizes)[0], -1)), axis=-1)
+    return norm * usual + ops.median(ops.reshape(sizes, (-1, ops.shape(sizes)[2])), axis=0)
 
 
 class NodeCheck:
     """Results of N nodes in each codeword, checked and decoded by the joint decoder.
+
+    Results have the shape (groups, N, batch, width).
 
     Args:
         stage: of the code.
@@ -73,16 +75,31 @@ class NodeCheck:
         self.stage, self.width, self.length = stage, width, length
         self.decoder = Decoder(stage.generator, adversarial=adversarial)
         self.sees = self.decoder.redundancy > 0
+        self._is_plain = self.decoder.is_systematic and bool((stage.wanted == np.eye(self.decoder.messages)).all())
+        # Syndrome and wanted blocks in one product, so that results are read once.
+        self._look = np.concatenate([self.decoder.checks, stage.wanted @ np.linalg.pinv(stage.generator)])
 
     def value(self, results: Any) -> Any:
         """The product, of results that are clean: shape (batch, width)."""
-        return self._joined(self.decoder.messages_of_clean(results))
+        return self.quick(results)[1]
 
-    def is_clean(self, results: Any) -> Any:
-        """Whether no column of the syndrome is larger than the results' own size allows."""
-        size = ops.mean(ops.abs(results), axis=(1, 2, 3))
-        tolerance = rounding(results.dtype, self.length, self.decoder.redundancy) * size
-        largest = ops.max(ops.abs(self.decoder.syndrome(results)), axis=(1, 2, 3))
+    def quick(self, results: Any) -> tuple[Any, Any]:
+        """Whether no column of the syndrome is larger than the results' own size allows, and the product if so."""
+        groups, nodes, batch, width = ops.shape(results)
+        look = self.decoder.checks if self._is_plain else self._look
+        seen = ops.matmul(ops.cast(look, results.dtype), ops.reshape(results, (groups, nodes, -1)))
+        seen = ops.reshape(seen, (groups, len(look), batch, width))
+        blocks = results[:, : self.decoder.messages] if self._is_plain else seen[:, self.decoder.redundancy :]
+        value = self._joined(blocks)
+        if not self.sees:
+            return ops.ones((), "bool"), value
+        # The last axis by itself: reductions over several that do not lie together are slow.
+        size = ops.mean(ops.mean(ops.abs(results), axis=3), axis=(0, 1))
+        largest = ops.max(ops.max(ops.abs(seen[:, : self.decoder.redundancy]), axis=3), axis=(0, 1))
+        return self._all_within(largest, size, results.dtype), value
+
+    def _all_within(self, largest: Any, size: Any, dtype: Any) -> Any:
+        tolerance = rounding(dtype, self.length, self.decoder.redundancy) * size
         # Not the other way round: comparisons with NaN are false, and an infinite tolerance allows all.
         return ops.all(ops.logical_and(largest <= tolerance, ops.isfinite(tolerance)))
 
@@ -90,24 +107,40 @@ class NodeCheck:
         """The product with what is wrong corrected, and what was."""
         size = size_of_operands(layout.shards(coded), operand, results)
         tolerance = rounding(results.dtype, self.length, self.stage.threshold) * size
-        batch, groups, nodes, block = ops.shape(results)
-        columns = ops.reshape(ops.transpose(results, (1, 2, 0, 3)), (groups, nodes, batch * block))
+        groups, nodes, batch, block = ops.shape(results)
         limits = ops.broadcast_to(ops.repeat(tolerance, block)[None], (groups, batch * block))
-        found = self.decoder.decode(columns, limits)
-        messages = ops.reshape(found.messages, (groups, self.decoder.messages, batch, block))
-        messages = ops.cast(ops.transpose(messages, (2, 0, 1, 3)), results.dtype)
+        found = self.decoder.decode(ops.reshape(results, (groups, nodes, batch * block)), limits)
+        wanted = ops.matmul(ops.cast(self.stage.wanted, found.messages.dtype), found.messages)
+        blocks = ops.reshape(ops.cast(wanted, results.dtype), (groups, len(self.stage.wanted), batch, block))
         wrong = ops.reshape(found.wrong, (self.stage.results,))
         detected = ops.cast(ops.any(found.status != CLEAN), "float32")
         hopeless = ops.cast(ops.any(found.status == UNCORRECTABLE), "float32")
-        return self._joined(messages), Found(wrong, detected, hopeless)
+        return self._joined(blocks), Found(wrong, detected, hopeless)
 
-    def _joined(self, messages: Any) -> Any:
-        """The wanted blocks side by side, from messages of shape (batch, groups, K, block)."""
-        wanted = self.stage.wanted
-        if wanted.shape[0] != wanted.shape[1] or (wanted != np.eye(len(wanted))).any():
-            messages = ops.matmul(ops.cast(wanted, messages.dtype), messages)
-        _, groups, blocks, block = messages.shape
-        return ops.reshape(messages, (-1, groups * blocks * block))[:, : self.width]
+    def _joined(self, blocks: Any) -> Any:
+        """The wanted blocks side by side, from the shape (groups, blocks, batch, block)."""
+        groups, count, _, block = blocks.shape
+        joined = ops.reshape(ops.transpose(blocks, (2, 0, 1, 3)), (-1, groups * count * block))
+        return joined[:, : self.width]
+
+
+class RowCheck(NodeCheck):
+    """Results of N nodes that came as the rows of one product, shape (batch, N, width), of a systematic code."""
+
+    def value(self, results: Any) -> Any:
+        """The first K results."""
+        whole = ops.reshape(results[:, : self.decoder.messages], (-1, self.decoder.messages * results.shape[2]))
+        return whole[:, : self.width]
+
+    def quick(self, results: Any) -> tuple[Any, Any]:
+        """As for results in their usual order, without changing it."""
+        syndrome = ops.matmul(ops.cast(self.decoder.checks, results.dtype), results)
+        size, largest = ops.mean(ops.abs(results), axis=(1, 2)), ops.max(ops.abs(syndrome), axis=(1, 2))
+        return self._all_within(largest, size, results.dtype), self.value(results)
+
+    def corrected(self, results: Any, layout: Any, coded: Any, operand: Any) -> tuple[Any, Found]:
+        """In the usual order."""
+        return super().corrected(layout.by_node(results), layout, coded, operand)
 
 
 class ElementCheck:
@@ -132,13 +165,14 @@ class ElementCheck:
         blocks, _ = results
         return blocks[:, : self.width]
 
-    def is_clean(self, results: Any) -> Any:
-        """Whether every block's sum is its checksum."""
+    def quick(self, results: Any) -> tuple[Any, Any]:
+        """Whether every block's sum is its checksum, and the product."""
         blocks, sums = results
         size = ops.mean(ops.abs(blocks), axis=1)
         tolerance = self._tolerance(blocks, sums) * size
         largest = ops.max(ops.abs(self._residual(blocks, sums)), axis=1)
-        return ops.all(ops.logical_and(largest <= tolerance, ops.isfinite(tolerance)))
+        clean = ops.all(ops.logical_and(largest <= tolerance, ops.isfinite(tolerance)))
+        return clean, self.value(results)
 
     def _tolerance(self, blocks: Any, sums: Any) -> float:
         return rounding(blocks.dtype, self.length, blocks.shape[1] / sums.shape[1])

@@ -41,14 +41,27 @@ class Checksum(CopiedBlocks):
         return 1
 
 
+_WHOLE = 16  # words of a vector: a product of one column more than a multiple takes far longer than its operations
+
+
 class ChecksumLayout(ShardLayout):
-    """The kernel, its blocks' row sums beside it and column sums below it: one matrix, one product for each stage."""
+    """The kernel, its blocks' row sums beside it and column sums below it: one matrix, one product for each stage.
+
+    Zeros fill it to whole vectors.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n height + n, m width + m)."""
+        """(n height + n, m width + m), each up to a multiple of 16."""
+        return tuple(-(-used // _WHOLE) * _WHOLE for used in self._used)
+
+    @property
+    def _used(self) -> tuple[int, int]:
         m, n = self.code.grid
         return n * (self.height + 1), m * (self.width + 1)
+
+    def _filled(self, matrix: Any) -> Any:
+        return padded(matrix, *self.shape)
 
     def checks(self, adversarial: bool) -> dict[str, Any]:
         """By elements: nodes do not check each other."""
@@ -62,7 +75,7 @@ class ChecksumLayout(ShardLayout):
         m, n = self.code.grid
         kernel = padded(kernel, n * self.height, m * self.width)
         wide = _with_sums(kernel, m, self.width)
-        return ops.transpose(_with_sums(ops.transpose(wide), n, self.height))
+        return self._filled(ops.transpose(_with_sums(ops.transpose(wide), n, self.height)))
 
     def decode(self, coded: Any) -> Any:
         """The kernel without its sums."""
@@ -79,9 +92,9 @@ class ChecksumLayout(ShardLayout):
         """`shards` undone."""
         m, n = self.code.grid
         blocks = ops.reshape(shards, (m, n, self.height + 1, self.width + 1))
-        matrix = ops.reshape(ops.transpose(blocks, (1, 2, 0, 3)), self.shape)
+        matrix = ops.reshape(ops.transpose(blocks, (1, 2, 0, 3)), self._used)
         rows, columns = np.argsort(self._order(n, self.height)), np.argsort(self._order(m, self.width))
-        return ops.take(ops.take(matrix, rows, axis=0), columns, axis=1)
+        return self._filled(ops.take(ops.take(matrix, rows, axis=0), columns, axis=1))
 
     @staticmethod
     def _order(blocks: int, width: int) -> np.ndarray:
@@ -103,7 +116,7 @@ class ChecksumLayout(ShardLayout):
         if corrupt is not None:
             return self._corrupted(self.shards(coded)[:, :-1], x, self.code.forward, "forward", corrupt)
         products = ops.matmul(x, coded[: self.inputs])
-        return products[:, : m * self.width], products[:, m * self.width :]
+        return products[:, : m * self.width], products[:, m * self.width : m * self.width + m]
 
     def backward(self, coded: Any, delta: Any, corrupt: Corrupt | None = None) -> tuple[Any, Any]:
         """Products and the sums that they should have."""
@@ -111,12 +124,13 @@ class ChecksumLayout(ShardLayout):
         if corrupt is not None:
             turned = ops.transpose(self.shards(coded)[:, :, :-1], (0, 2, 1))
             return self._corrupted(turned, delta, self.code.backward, "backward", corrupt)
-        products = ops.matmul(delta, ops.transpose(coded[:, : self.outputs]))
-        return products[:, : n * self.height], products[:, n * self.height :]
+        # Zeros beside the operand cost less than a copy of the kernel without its last columns.
+        products = ops.matmul(padded(delta, None, self.shape[1]), ops.transpose(coded))
+        return products[:, : n * self.height], products[:, n * self.height : n * self.height + n]
 
     def _corrupted(self, shards: Any, operand: Any, stage: Stage, name: str, corrupt: Corrupt) -> tuple[Any, Any]:
         results = self._results(shards, operand, stage, stage.operand.shape[1], name, corrupt)
-        flat = results[:, :, 0, :]  # (batch, blocks, width + 1)
+        flat = ops.transpose(results[:, 0], (1, 0, 2))  # (batch, blocks, width + 1)
         width = flat.shape[2] - 1
         return ops.reshape(flat[:, :, :width], (-1, flat.shape[1] * width)), flat[:, :, width]
 
@@ -125,7 +139,8 @@ class ChecksumLayout(ShardLayout):
         m, n = self.code.grid
         right = _with_sums(padded(x, None, n * self.height), n, self.height)
         left = _with_sums(padded(delta, None, m * self.width), m, self.width)
-        return ops.matmul(ops.transpose(right), left)
+        rows, columns = self.shape
+        return ops.matmul(ops.transpose(padded(right, None, rows)), padded(left, None, columns))
 
 
 def _with_sums(matrix: Any, blocks: int, width: int) -> Any:

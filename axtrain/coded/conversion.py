@@ -35,7 +35,8 @@ def convert(
 
     Args:
         model: a built Sequential or Functional model. It is not changed.
-        code: for every layer.
+        code: for every layer. Under mixed precision coded layers compute in their variables' float32, since rounding
+            in 16 bits would hide errors.
         faults: what goes wrong in them; `None` for nothing.
         overrides: codes for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer as it is. The last
             match counts.
@@ -130,6 +131,8 @@ def _coded(layer: Any, code: Code, faults: SoftErrors | None, adversarial: bool,
         )
     kind, config = _CODED[type(layer)], layer.get_config()
     taken = {name: config[name] for name in (*_SHARED, "kernel_regularizer", *_OWN[kind])}
+    if layer.compute_dtype not in ("float32", "float64"):
+        taken["dtype"] = layer.variable_dtype  # half-precision rounding would hide what errors do
     settings = {"code": code, "faults": faults, "adversarial": adversarial, "input_gradient": input_gradient}
     return kind.from_config({**taken, **settings})
 

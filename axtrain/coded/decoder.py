@@ -72,17 +72,6 @@ class Decoder:
         self.most_errors = certain if adversarial else max(certain, independent)
         self.supports = _supports(self.nodes, certain)
         self.is_systematic = bool((self.generator[: self.messages] == np.eye(self.messages)).all())
-        self._inverse = np.linalg.pinv(self.generator)
-
-    def syndrome(self, results: Any) -> Any:
-        """``H Y`` along the axis before the last: shape (..., N - K, c), in the results' dtype."""
-        return ops.matmul(ops.cast(self.checks, results.dtype), results)
-
-    def messages_of_clean(self, results: Any) -> Any:
-        """The messages where nothing is wrong: shape (..., K, c), in the results' dtype."""
-        if self.is_systematic:
-            return results[..., : self.messages, :]
-        return ops.matmul(ops.cast(self._inverse, results.dtype), results)
 
     def decode(self, results: Any, tolerance: Any, erased: Any = None) -> Decoded:
         """The messages, and who was wrong.

@@ -79,6 +79,18 @@ class SoftErrors:
             late = 1.0 - self.latency.share_within(self.deadline)
         return 1.0 - (1.0 - self.erasures) * (1.0 - late)
 
+    @property
+    def seen_rate(self) -> float:
+        """Probability that a node's result in one product is wrong: what an update or a memory spoiled shows there.
+
+        Example:
+            >>> round(SoftErrors(rate=0.01, where=("forward", "update")).seen_rate, 4)
+            0.0199
+        """
+        reaching = sum(stage in self.where for stage in ("update", "memory"))
+        reaching += any(stage in self.where for stage in ("forward", "backward"))
+        return 1.0 - (1.0 - self.rate) ** reaching
+
     def strikes(self, stage: str) -> bool:
         """Whether anything can go wrong in a stage."""
         missing = self.lost > 0 and stage in ("forward", "backward")

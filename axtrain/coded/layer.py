@@ -13,7 +13,8 @@ from axtrain.coded.corruption import Corruption
 from axtrain.coded.faults import SoftErrors
 from axtrain.coded.gradients import EVENTS, decoded_kernel, in_place_of, with_coded_gradient
 from axtrain.coded.products import CodedProduct
-from axtrain.coded.repair import repaired
+from axtrain.coded.repair import repaired, suspected
+from axtrain.coded.voting import voted
 
 
 class CodedLayer(keras.layers.Layer):
@@ -160,18 +161,11 @@ class CodedLayer(keras.layers.Layer):
         """Two replicas compared; a third decides where they differ."""
         if not self.strikes(stage):
             return values
-        replicas = ops.stop_gradient(ops.broadcast_to(values[None], (3, *ops.shape(values))))
-        replicas, struck = self.corruption(replicas, np.arange(3) % self.code.nodes, step, stage)
-        first, second, third = replicas[0], replicas[1], replicas[2]
-        agree, with_first = ops.all(first == second), ops.all(third == first)
-        taken = ops.where(ops.logical_or(agree, with_first), first, second)
-        none = ops.logical_not(ops.logical_or(ops.logical_or(agree, with_first), ops.all(third == second)))
-        detected, hopeless = ops.cast(ops.logical_not(agree), "float32"), ops.cast(none, "float32")
-        missed = ops.cast(ops.logical_and(agree, ops.logical_not(ops.all(first == values))), "float32")
-        zero = ops.zeros(())
-        self.counts.assign_add(ops.stack([struck, detected, detected * (1.0 - hopeless), zero, missed]))
-        self.hopeless.assign(ops.maximum(self.hopeless, hopeless))
-        return in_place_of(taken, values)
+        vote = voted(values, self.corruption, step, stage)
+        corrected = vote.detected * (1.0 - vote.hopeless)
+        self.counts.assign_add(ops.stack([vote.injected, vote.detected, corrected, ops.zeros(()), vote.missed]))
+        self.hopeless.assign(ops.maximum(self.hopeless, vote.hopeless))
+        return in_place_of(vote.taken, values)
 
     def note(self, stage: str, wrong: Any, record: Any) -> None:
         """Keep what the check of a product said."""
@@ -193,7 +187,8 @@ class CodedLayer(keras.layers.Layer):
 
     def repair(self, slots: list) -> None:
         """Regenerate the shards behind wrong results, and the same shards of the optimizer's slots, from the others."""
-        suspects = self._suspects()
+        wrong = {name: ops.convert_to_tensor(variable) for name, variable in self.wrong.items()}
+        suspects = suspected(self.code, wrong)
         layout = self.product.layout
 
         def mend():
@@ -210,15 +205,6 @@ class CodedLayer(keras.layers.Layer):
         self.counts.assign_add(np.eye(len(EVENTS), dtype="float32")[EVENTS.index("regenerated")] * regenerated)
         for variable in self.wrong.values():
             variable.assign(ops.zeros_like(variable))
-
-    def _suspects(self) -> Any:
-        """Shards whose results were wrong: boolean, shape (shards,)."""
-        found = np.zeros((self.code.shards,), "float32")
-        for name, stage in (("forward", self.code.forward), ("backward", self.code.backward)):
-            share = np.zeros((self.code.shards, stage.results), "float32")
-            share[stage.shards, stage.sums] = 1.0
-            found = found + ops.matmul(share, ops.reshape(self.wrong[name], (-1, 1)))[:, 0]
-        return found > 0.5
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, with code and faults as Keras objects."""

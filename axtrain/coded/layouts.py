@@ -1,7 +1,7 @@
 """How the shards of a coded kernel lie in one variable, and the products computed from them.
 
 Kernels have Keras's shape (inputs, outputs), so a block is (inputs / n, outputs / m), padded with zeros where the grid
-does not divide. Results have the shape (batch, groups, N, width): N results of each codeword, a block wide.
+does not divide. Results have the shape (groups, N, batch, width): N results of each codeword, a block wide.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from axtrain.coded.checks import NodeCheck
+from axtrain.coded.checks import NodeCheck, RowCheck
 from axtrain.coded.code import Code, Stage
 
 Corrupt = Callable[[Any, Stage, str], Any]
@@ -56,13 +56,19 @@ class ShardLayout:
         """The kernel, from all shards by least squares."""
         return self.kernel(_along_first(self._inverse, self.shards(coded)))
 
+    _check: type[NodeCheck] = NodeCheck
+
     def checks(self, adversarial: bool) -> dict[str, Any]:
         """How the results of both stages are checked."""
         code = self.code
         return {
-            "forward": NodeCheck(code.forward, self.outputs, self.inputs, adversarial=adversarial),
-            "backward": NodeCheck(code.backward, self.inputs, self.outputs, adversarial=adversarial),
+            "forward": self._check(code.forward, self.outputs, self.inputs, adversarial=adversarial),
+            "backward": self._check(code.backward, self.inputs, self.outputs, adversarial=adversarial),
         }
+
+    def by_node(self, results: Any) -> Any:
+        """Results as they come from this layout, in their usual order."""
+        return results
 
     def blocks(self, kernel: Any) -> Any:
         """Shape (n m, height, width)."""
@@ -102,16 +108,21 @@ class ShardLayout:
             products = ops.take(products, np.argsort(stage.sums), axis=0) if stage.groups > 1 else products
         else:
             products = _added(products, stage)
-        split = ops.reshape(products, (stage.groups, -1, *products.shape[1:]))
-        return ops.transpose(split, (2, 0, 1, 3))
+        return ops.reshape(products, (stage.groups, -1, *ops.shape(products)[1:]))
 
 
 class MatrixLayout(ShardLayout):
     """One matrix of parity-extended rows and columns, so that a stage is a single product. Grid codes.
 
     The corner, where parity rows and columns would meet, belongs to no node; it is kept because one product that
-    computes it along is faster than two that leave it out.
+    computes it along is faster than two that leave it out. Results have the shape (batch, N, width), as they come.
     """
+
+    _check = RowCheck
+
+    def by_node(self, results: Any) -> Any:
+        """From (batch, N, width)."""
+        return ops.transpose(results, (1, 0, 2))[None]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -149,16 +160,16 @@ class MatrixLayout(ShardLayout):
     def forward(self, coded: Any, x: Any, corrupt: Corrupt | None = None) -> Any:
         """Results of ``x W``: each row's in one product, already added along its columns."""
         if corrupt is not None:
-            return super().forward(coded, x, corrupt)
+            return ops.transpose(super().forward(coded, x, corrupt)[0], (1, 0, 2))
         products = ops.matmul(x, coded[: self.inputs])
-        return ops.reshape(products, (-1, 1, self.code.grid[0] + self._parities, self.width))
+        return ops.reshape(products, (-1, self.code.grid[0] + self._parities, self.width))
 
     def backward(self, coded: Any, delta: Any, corrupt: Corrupt | None = None) -> Any:
         """Results of ``delta W'``."""
         if corrupt is not None:
-            return super().backward(coded, delta, corrupt)
+            return ops.transpose(super().backward(coded, delta, corrupt)[0], (1, 0, 2))
         products = ops.matmul(delta, ops.transpose(coded[:, : self.outputs]))
-        return ops.reshape(products, (-1, 1, self.code.grid[1] + self._parities, self.height))
+        return ops.reshape(products, (-1, self.code.grid[1] + self._parities, self.height))
 
     def gradient(self, x: Any, delta: Any) -> Any:
         """One product of both operands with their parity blocks."""

@@ -69,7 +69,7 @@ class CodedModel(TrainingModel):
         q = 1.0
         for layer in self.coded_layers:
             if layer.faults is not None:
-                q *= success(layer.code, layer.faults.rate)
+                q *= success(layer.code, layer.faults.seen_rate)
         return min(best_interval(q), 1000)
 
     def compile(self, optimizer: Any = "sgd", *args, **kwargs) -> None:
@@ -87,6 +87,7 @@ class CodedModel(TrainingModel):
         for layer in self.coded_layers:
             plain = keras.Variable(self._decoded(layer, layer.coded_kernel), trainable=True, name=f"{layer.name}_plain")
             self._plain[id(layer.coded_kernel)] = (layer, plain)
+        self._build_optimizer()  # its slots are of the plain weights
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as saved; called by Keras when it loads a file."""
@@ -110,10 +111,19 @@ class CodedModel(TrainingModel):
             self._kept = Snapshot([v for v in variables if id(v) not in own and v.dtype != "string"])
         return super().make_train_function(force)
 
+    def fit(self, *args, **kwargs) -> Any:
+        """As Keras's; what its first step begins with, put there by callbacks too, is its first checkpoint."""
+        if self._kept is not None:
+            self._kept.empty.assign(True)
+            self._steps_since.assign(0)
+        return super().fit(*args, **kwargs)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step on one batch, with what happened in it."""
         import tensorflow as tf
 
+        if self._kept is not None:
+            ops.cond(self._kept.empty.value, self._kept.keep, lambda: ops.zeros(()))
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         for layer in self.coded_layers:
             layer.corrupt_memory()

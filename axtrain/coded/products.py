@@ -50,8 +50,9 @@ class CodedProduct:
         check = self._checks[name]
         if not check.sees:
             return check.value(results), nothing_found(check.stage)
+        is_clean, value = check.quick(results)
         return ops.cond(
-            check.is_clean(results),
-            lambda: (check.value(results), nothing_found(check.stage)),
+            is_clean,
+            lambda: (value, nothing_found(check.stage)),
             lambda: check.corrected(results, self.layout, coded, operand),
         )

@@ -22,8 +22,11 @@ class Snapshot:
             for variable in variables
         ]
 
+        self.empty = keras.Variable(True, dtype="bool", trainable=False, name="empty")
+
     def keep(self) -> Any:
         """Copy the variables now."""
+        self.empty.assign(False)
         for variable, copy in zip(self._variables, self._copies, strict=True):
             copy.assign(variable)
         return ops.zeros(())

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from axtrain.training.tracking.codes import of_codes
 from axtrain.training.tracking.open_run import OpenedRun, current
 from axtrain.training.tracking.opening import run as new_run
 from axtrain.training.tracking.outbox import OUTBOX
@@ -18,7 +19,7 @@ FITS_DONE = "axtrain.fits_done"
 
 
 class MLflow(keras.callbacks.Callback):
-    """Logs a `fit` to MLflow: parameters, hardware, and the metrics of every epoch.
+    """Logs a `fit` to MLflow: parameters, hardware, codes, and the metrics of every epoch.
 
     Inside an open run (`axtrain.tracking.run`, or MLflow's active one) it logs there; otherwise it starts a run at
     the beginning of `fit` and ends it with `fit`. Keras tells no callback that `fit` raised: call `fit` inside
@@ -83,6 +84,7 @@ class MLflow(keras.callbacks.Callback):
         if optimizer is not None:
             parameters["optimizer"] = type(optimizer).__name__
             parameters["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        parameters |= of_codes(self.model)
         # A fit that goes on has fewer epochs or steps ahead of it; the parameters are those of the whole.
         goes_on = epoch > 0 or run.resumed
         run.log_params({self._prefix + key: value for key, value in parameters.items()}, keep=goes_on)

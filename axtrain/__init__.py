@@ -67,6 +67,7 @@ _PUBLIC = {
     "AxTrainer": "axtrain.training.axtrainer:AxTrainer",
     "coded": "axtrain.coded",
     "callbacks": "axtrain.training.callbacks",
+    "distributed": "axtrain.training.distributed",
     "tracking": "axtrain.training.tracking",
     "plots": "axtrain.training.plots",
 }

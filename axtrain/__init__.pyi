@@ -45,6 +45,7 @@ from axtrain.quantisation import Quantisation as Quantisation
 from axtrain.reporting import summary as summary
 from axtrain.sensitivity_training import with_sensitivity as with_sensitivity
 from axtrain.training import callbacks as callbacks
+from axtrain.training import distributed as distributed
 from axtrain.training import plots as plots
 from axtrain.training import tracking as tracking
 from axtrain.training.axtrainer import AxTrainer as AxTrainer

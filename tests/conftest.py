@@ -14,6 +14,7 @@ SHARED = TESTS.parent.parent / "shared"
 # `import reference` for the plain integer loops: importlib mode puts no test folder on the path.
 sys.path.insert(0, str(TESTS / "axtrain"))
 sys.path.insert(0, str(TESTS / "end_to_end"))  # `import shell`
+sys.path.insert(0, str(TESTS / "training" / "distributed"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Layers whose training survives soft errors: coded products on unreliable nodes."""
 
+from axtrain.coded.berrut import Berrut
 from axtrain.coded.checksum import Checksum
 from axtrain.coded.code import Code, Stage
 from axtrain.coded.conversion import convert, strip
@@ -20,6 +21,7 @@ register_descriptions(CodeNet, SystematicMDS, Uncoded, GeneralizedPolyDot, Repli
 register_descriptions(SoftErrors, ShiftedExponential, MeasuredLatency)
 
 __all__ = [
+    "Berrut",
     "Checksum",
     "Code",
     "CodeNet",

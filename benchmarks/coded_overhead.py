@@ -46,7 +46,11 @@ def products_alone(product: CodedProduct, code: coded.Code, kernel, x, delta):
         wide, tall = tf.zeros((batch, rows)) + 0.5, tf.zeros((batch, columns)) + 0.5
 
         def run(kernel):
-            return x @ kernel[: laid.inputs], delta @ tf.transpose(kernel[:, : laid.outputs]), tf.transpose(wide) @ tall
+            if isinstance(code, coded.Checksum):
+                back = tall @ tf.transpose(kernel)
+            else:
+                back = delta @ tf.transpose(kernel[:, : laid.outputs])
+            return x @ kernel[: laid.inputs], back, tf.transpose(wide) @ tall
     else:
         forward = tf.zeros((code.shards, batch, laid.height)) + 0.5
         backward = tf.zeros((code.shards, batch, laid.width)) + 0.5

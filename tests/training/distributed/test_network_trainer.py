@@ -62,7 +62,7 @@ def test_agents_reach_the_optimum_of_everybodys_loss(regression, surrogate, sett
 
 def test_decentralised_gradient_descent_does_not_get_there(regression):
     """Agents' own gradients without tracking, at a step of fixed size: near, and no nearer."""
-    common = {"tau": 60.0, "step": 0.3, "decay": 0.0}
+    common = {"tau": 60.0, "step": 0.6, "decay": 0.0}
     data = split(*regression, AGENTS)
     skewed = [(x + i, y + 3 * i) for i, (x, y) in enumerate(data)]
     x, y = (np.concatenate(parts) for parts in zip(*skewed, strict=True))

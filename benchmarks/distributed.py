@@ -36,7 +36,7 @@ from study_training import commit
 from timing import machine
 
 from axtrain.coded import Berrut, CodeNet, Replication, Uncoded
-from axtrain.coded.latency import Latency
+from axtrain.coded.latency import Latency, ShiftedExponential
 from axtrain.files import whole_file, write_whole
 from axtrain.training.distributed import (
     BerrutGradients,
@@ -75,8 +75,10 @@ class Straggling(Latency):
         return times * np.where(generator.random(size) < self.share, SLOWER, 1.0)
 
     def share_within(self, deadline: float) -> float:
-        """Not asked for."""
-        raise NotImplementedError
+        """Of both kinds of calls."""
+        usual = ShiftedExponential(self.samples, 5.0 / self.samples)
+        straggling = usual.share_within(deadline / SLOWER)
+        return (1 - self.share) * usual.share_within(deadline) + self.share * straggling
 
 
 def schemes(stragglers: int) -> dict:

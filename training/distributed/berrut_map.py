@@ -53,7 +53,7 @@ def berrut_map(
     """
     inputs = np.asarray(inputs)
     code, executor = Berrut(len(inputs), workers, decoder, degree), executor or InProcess()
-    shared = executor.share(ModelFunction(function) if isinstance(function, keras.Model) else function)
+    shared = executor.share(function)  # Keras sends a model as its `.keras` file
     names = [f"map-{number}" for number in range(workers)]
     for name in names:
         executor.place(name, FunctionWorker, shared)
@@ -81,26 +81,3 @@ class FunctionWorker:
     def apply(self, step: int, x: np.ndarray, inputs: Any = ()) -> tuple[Any, Any]:
         """The function's value."""
         return None, np.asarray(self.function(x))
-
-
-class ModelFunction:
-    """A Keras model as a function of a batch: to another process goes the description with the weights.
-
-    Args:
-        model: built.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        self.config, self.weights = keras.saving.serialize_keras_object(model), model.get_weights()
-        self._model: keras.Model | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None}
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The model's outputs, as in inference."""
-        if self._model is None:
-            config = {key: value for key, value in self.config.items() if key != "compile_config"}
-            self._model = keras.saving.deserialize_keras_object(config)
-            self._model.set_weights(self.weights)
-        return keras.ops.convert_to_numpy(self._model(x, training=False))

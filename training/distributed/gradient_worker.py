@@ -1,4 +1,4 @@
-"""Gradients of a Keras model at a worker: sent as a description, built once where it is used."""
+"""Gradients of a Keras model at a worker: the model is sent once, its function is traced where it is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from axtrain.training.distributed.losses import loss_name, loss_option
 class GradientFunction:
     """The gradient of a compiled model's loss, as a function of weights and a batch.
 
-    Workers of one process share it; to another process goes the description alone.
+    Workers of one process share it; to another process goes a copy of the model.
 
     Args:
         model: compiled, without state besides its trained weights. Not changed.
@@ -36,9 +36,7 @@ class GradientFunction:
         loss = keras.losses.get(model.loss)
         if one_hot and loss_name(loss) == "sparse_categorical_crossentropy":
             loss = keras.losses.CategoricalCrossentropy(from_logits=bool(loss_option(loss, "from_logits")))
-        self.config = keras.saving.serialize_keras_object(model)
-        self.config.pop("compile_config", None)
-        self.config.pop("build_config", None)
+        self.model = keras.models.clone_model(model)
         self.loss = keras.losses.serialize(loss)
         self.shapes = [tuple(variable.shape) for variable in model.trainable_variables]
         self._function: Callable | None = None
@@ -61,8 +59,7 @@ class GradientFunction:
     def _built(self) -> Callable:
         import tensorflow as tf
 
-        model = keras.saving.deserialize_keras_object(self.config)
-        loss = keras.losses.get(self.loss)
+        model, loss = self.model, keras.losses.get(self.loss)
 
         @tf.function(reduce_retracing=True)
         def gradient(weights, x, y):

@@ -15,7 +15,7 @@ MOST_WEIGHTS = 20_000
 
 
 class LinearisedModel:
-    """Outputs and Jacobian as a function of weights and samples; to another process goes the description alone.
+    """Outputs and Jacobian as a function of weights and samples; to another process goes a copy of the model.
 
     Args:
         model: compiled with a mean squared error, or a cross-entropy from logits.
@@ -41,8 +41,7 @@ class LinearisedModel:
             )
         self.is_sparse = name.startswith("sparse")
         self.weight = 1.0 if self.is_entropy else 1.0 / int(np.prod(model.output_shape[1:]))  # of a sample's sum
-        self.config = keras.saving.serialize_keras_object(model)
-        self.config.pop("compile_config", None)
+        self.model = keras.models.clone_model(model)
         self._function: Callable | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,7 +63,7 @@ class LinearisedModel:
     def _built(self) -> Callable:
         import tensorflow as tf
 
-        model = keras.saving.deserialize_keras_object(self.config)
+        model = self.model
 
         @tf.function(reduce_retracing=True)
         def linearised(weights, x):

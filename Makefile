@@ -15,8 +15,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-# Others' old packages beside others' new ones warn of each other, and Keras 3.10 of every model that it loads.
-QUIET := -W ignore::DeprecationWarning -W ignore::FutureWarning -W "ignore:The structure of :UserWarning"
+# Others' old packages beside others' new ones warn of each other, Keras 3.10 of every model that it loads, and Ray 2.40
+# leaves files open.
+QUIET := -W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::ResourceWarning -W "ignore:The structure of :UserWarning"
 
 test-oldest: $(OLDEST)/.installed-test
 	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal $(QUIET) $(ARGS)

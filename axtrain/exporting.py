@@ -160,7 +160,7 @@ def _write(model, layers, folder: Path, accuracy, formats) -> None:
     for layer in layers:
         arrays.update({f"{layer.name}/{key}": value for key, value in _integers(layer).items()})
     with whole_file(folder / "integers.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
     manifest = {
         "format": _FORMAT,
         "axtrain": __version__,

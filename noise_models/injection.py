@@ -42,7 +42,7 @@ def flip_bits(words: np.ndarray, rate: float, *, seed: int = 0) -> np.ndarray:
         ValueError: for another dtype, a rate or seed out of range.
 
     >>> flipped = flip_bits(np.zeros(1_000_000, np.uint8), 1e-3, seed=1)
-    >>> bool(7500 < np.bitwise_count(flipped).sum() < 8500)
+    >>> bool(7500 < np.unpackbits(flipped).sum() < 8500)
     True
     """
     words = np.asarray(words)

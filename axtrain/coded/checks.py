@@ -18,6 +18,10 @@ from axtrain.coded.decoder import CLEAN, UNCORRECTABLE, Decoder
 MARGIN = 8.0
 """Tolerances in units of the rounding expected: eps sqrt(contraction length) |operands|."""
 
+SHORTEST = 256
+"""What updates put between shards of one code is not less where the contraction is short: a last layer of 10 outputs
+came to twice the tolerance of its length alone within 300 steps."""
+
 
 class Found(NamedTuple):
     """What the check of a product said.
@@ -38,8 +42,12 @@ def nothing_found(stage: Stage) -> Found:
 
 
 def rounding(dtype: Any, length: int, terms: float = 1.0) -> float:
-    """What a sum of `length` products may be off by, for each unit of their usual sum; of `terms` such sums."""
-    return MARGIN * float(np.finfo(keras.backend.standardize_dtype(dtype)).eps) * (length * terms) ** 0.5
+    """What a sum of `length` products may be off by, for each unit of their usual sum; of `terms` such sums.
+
+    However short, no less than for `SHORTEST`.
+    """
+    eps = float(np.finfo(keras.backend.standardize_dtype(dtype)).eps)
+    return MARGIN * eps * (max(length, SHORTEST) * terms) ** 0.5
 
 
 def size_of_operands(shards: Any, operand: Any, results: Any) -> Any:

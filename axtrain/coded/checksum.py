@@ -12,6 +12,7 @@ from axtrain.coded.checks import ElementCheck
 from axtrain.coded.code import Stage
 from axtrain.coded.layouts import Corrupt, ShardLayout, padded
 from axtrain.coded.replication import CopiedBlocks
+from axtrain.coded.stored import StoredSums
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ class ChecksumLayout(ShardLayout):
             "forward": ElementCheck(self.code.forward, self.outputs, self.inputs, name="forward"),
             "backward": ElementCheck(self.code.backward, self.inputs, self.outputs, name="backward"),
         }
+
+    def stored(self, adversarial: bool) -> StoredSums:
+        """By the blocks' sums."""
+        return StoredSums(self)
 
     def encode(self, kernel: Any) -> Any:
         """The kernel with its sums."""

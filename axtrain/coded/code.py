@@ -105,6 +105,12 @@ class Code(ABC):
         return np.arange(self.shards)
 
     @property
+    def codewords(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What the stored shards are coded by: generators (N, K), each with its codewords' shards (codewords, N)."""
+        generator = np.einsum("pn,pm->pnm", self.right, self.left).reshape(self.shards, -1)
+        return [(generator, np.arange(self.shards)[None])]
+
+    @property
     def independent_errors(self) -> int:
         """Wrong results of a codeword that are corrected where their errors are independent: N - K - 1."""
         return min(max(s.redundancy - 1, s.redundancy // 2) for s in (self.forward, self.backward))

@@ -42,6 +42,15 @@ class GridCode(Code):
         first = [(a, b) for a in range(m + extra) for b in range(n)]
         return np.array(first + [(a, n + c) for c in range(extra) for a in range(m)])
 
+    @property
+    def codewords(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each column of the grid by the rows' code, and each row by the columns'."""
+        (m, n), extra = self.grid, self.parities
+        shard = {(a, b): number for number, (a, b) in enumerate(self.places.tolist())}
+        columns = np.array([[shard[a, b] for a in range(m + extra)] for b in range(n)])
+        rows = np.array([[shard[a, b] for b in range(n + extra)] for a in range(m)])
+        return [(self.row_generator, columns), (self.column_generator, rows)]
+
     @cached_property
     def left(self) -> np.ndarray:
         """A row of the row generator for each shard."""

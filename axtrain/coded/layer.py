@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from axtrain.coded.code import Code
@@ -13,7 +12,6 @@ from axtrain.coded.corruption import Corruption
 from axtrain.coded.faults import SoftErrors
 from axtrain.coded.gradients import EVENTS, decoded_kernel, in_place_of, with_coded_gradient
 from axtrain.coded.products import CodedProduct
-from axtrain.coded.repair import repaired, suspected
 from axtrain.coded.voting import voted
 
 
@@ -68,6 +66,7 @@ class CodedLayer(keras.layers.Layer):
         """Make the variables for a kernel of that shape."""
         self._sizes = inputs, outputs
         self.product = CodedProduct(self.code, inputs + self.use_bias, outputs, adversarial=self.adversarial)
+        self.stored = self.product.layout.stored(self.adversarial)
         if self.faults is not None:
             self.corruption = Corruption(self.faults, self.name, self.code.nodes)
         self.coded_kernel = self.add_weight(
@@ -172,39 +171,6 @@ class CodedLayer(keras.layers.Layer):
         self.wrong[stage].assign(ops.maximum(self.wrong[stage], wrong))
         self.counts.assign_add(record[: len(EVENTS)])
         self.hopeless.assign(ops.maximum(self.hopeless, record[-1]))
-
-    def corrupt_memory(self) -> None:
-        """Errors in the stored shards, as `faults` has them between two steps."""
-        if not self.strikes("memory"):
-            return
-        layout = self.product.layout
-        shards = layout.shards(ops.convert_to_tensor(self.coded_kernel))
-        owner = self.code.owner("update")
-        changed, injected = self.corruption(shards, owner, ops.convert_to_tensor(self.step), "memory")
-        self.coded_kernel.assign(layout.from_shards(changed))
-        zero = ops.zeros(())
-        self.counts.assign_add(ops.stack([injected, zero, zero, zero, zero]))
-
-    def repair(self, slots: list) -> None:
-        """Regenerate the shards behind wrong results, and the same shards of the optimizer's slots, from the others."""
-        wrong = {name: ops.convert_to_tensor(variable) for name, variable in self.wrong.items()}
-        suspects = suspected(self.code, wrong)
-        layout = self.product.layout
-
-        def mend():
-            regenerated = ops.zeros(())
-            for variable in (self.coded_kernel, *slots):
-                shards, changed, possible = repaired(layout, layout.shards(ops.convert_to_tensor(variable)), suspects)
-                variable.assign(ops.where(possible, layout.from_shards(shards), ops.convert_to_tensor(variable)))
-                self.hopeless.assign(ops.maximum(self.hopeless, 1.0 - ops.cast(possible, "float32")))
-                if variable is self.coded_kernel:
-                    regenerated = changed
-            return regenerated
-
-        regenerated = ops.cond(ops.any(suspects), mend, lambda: ops.zeros(()))
-        self.counts.assign_add(np.eye(len(EVENTS), dtype="float32")[EVENTS.index("regenerated")] * regenerated)
-        for variable in self.wrong.values():
-            variable.assign(ops.zeros_like(variable))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, with code and faults as Keras objects."""

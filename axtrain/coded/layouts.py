@@ -14,6 +14,7 @@ from keras import ops
 
 from axtrain.coded.checks import NodeCheck, RowCheck
 from axtrain.coded.code import Code, Stage
+from axtrain.coded.stored import StoredShards
 
 Corrupt = Callable[[Any, Stage, str], Any]
 """What faults do to the products of one stage: (products of shape (A, batch, width), stage, name) -> the same."""
@@ -65,6 +66,10 @@ class ShardLayout:
             "forward": self._check(code.forward, self.outputs, self.inputs, adversarial=adversarial),
             "backward": self._check(code.backward, self.inputs, self.outputs, adversarial=adversarial),
         }
+
+    def stored(self, adversarial: bool) -> Any:
+        """How what is stored between steps is checked and mended."""
+        return StoredShards(self, adversarial)
 
     def by_node(self, results: Any) -> Any:
         """Results as they come from this layout, in their usual order."""

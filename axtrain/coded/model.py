@@ -12,6 +12,7 @@ from axtrain.coded.layer import CodedLayer
 from axtrain.coded.optimizers import clipped, clipping_left_out, keeps_codes, refuse
 from axtrain.coded.renewal import best_interval, success
 from axtrain.coded.snapshots import Snapshot
+from axtrain.coded.upkeep import corrupt_memory, mend, settle
 from axtrain.model_walk import all_layers
 from axtrain.registration import register
 from axtrain.step_model import TrainingModel
@@ -126,7 +127,7 @@ class CodedModel(TrainingModel):
             ops.cond(self._kept.empty.value, self._kept.keep, lambda: ops.zeros(()))
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         for layer in self.coded_layers:
-            layer.corrupt_memory()
+            corrupt_memory(layer)
         with tf.GradientTape() as tape:
             outputs = self(x, training=True)
             loss = self.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
@@ -170,27 +171,46 @@ class CodedModel(TrainingModel):
         return layer.product.layout.decode(ops.convert_to_tensor(coded))
 
     def _mend(self, loss: Any) -> Any:
-        """Regenerate shards; whether the step failed. Where it did not and it is time, keep a checkpoint.
+        """Mend what is stored; whether the step failed. Where it did not and it is time, keep a checkpoint.
 
-        Before the update: what both passes have seen is verified, what the update makes of it is not yet.
+        Before the update: what both passes have seen is verified, what the update makes of it is not yet. What they
+        may not have seen, behind inputs that are zero, is looked at before it is kept.
         """
+        failed = ops.logical_or(self._beyond(), ops.logical_not(ops.isfinite(loss)))
+        due = ops.zeros((), "bool")
+        if self._kept is not None:
+            due = ops.logical_and(self._steps_since % self.interval == 0, ops.logical_not(failed))
         for layer in self.coded_layers:
-            layer.repair([] if self._plain else self._slots(layer.coded_kernel))
-        beyond = ops.max(ops.stack([layer.hopeless.value for layer in self.coded_layers]))
-        failed = ops.logical_or(beyond > 0.5, ops.logical_not(ops.isfinite(loss)))
+            mend(layer, self._coded_slots(layer), due)
+        failed = ops.logical_or(failed, self._beyond())
         for layer in self.coded_layers:
             layer.hopeless.assign(ops.zeros(()))
         if self._kept is not None:
-            due = ops.logical_and(self._steps_since % self.interval == 0, ops.logical_not(failed))
-            ops.cond(due, self._kept.keep, lambda: ops.zeros(()))
+            ops.cond(ops.logical_and(due, ops.logical_not(failed)), self._kept.keep, lambda: ops.zeros(()))
             self._steps_since.assign(ops.where(failed, 1, self._steps_since % self.interval + 1))
         return failed
 
+    def _beyond(self) -> Any:
+        return ops.max(ops.stack([layer.hopeless.value for layer in self.coded_layers])) > 0.5
+
     def _go_back(self, failed: Any) -> Any:
-        """To the last checkpoint, if the step failed; 1 where it went back."""
+        """To the last checkpoint, if the step failed; 1 where it went back.
+
+        What rounding had put between its shards is taken out: a check that found it would find it again.
+        """
         if self._kept is None:
             return ops.zeros(())
-        return ops.cond(failed, self._kept.restore, lambda: ops.zeros(()))
+
+        def back():
+            gone = self._kept.restore()
+            for layer in self.coded_layers:
+                settle(layer, self._coded_slots(layer))
+            return gone
+
+        return ops.cond(failed, back, lambda: ops.zeros(()))
+
+    def _coded_slots(self, layer: CodedLayer) -> list:
+        return [] if self._plain else self._slots(layer.coded_kernel)
 
     def _slots(self, variable: Any) -> list:
         """The optimizer's variables of one of ours, coded as it is."""

@@ -20,6 +20,11 @@ class CopiedBlocks(BlockCode):
         """Copy, row and column of each shard."""
         return np.indices((self.copies, self.rows, self.columns)).reshape(3, -1).T
 
+    @property
+    def codewords(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The copies of each block."""
+        return [(np.ones((self.copies, 1)), np.arange(self.shards).reshape(self.copies, -1).T)]
+
     @cached_property
     def left(self) -> np.ndarray:
         """1 at the shard's row."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from axtrain.coded.code import Code, Stage
 from axtrain.coded.faults import SoftErrors
@@ -117,7 +118,7 @@ def iteration_time(code: Code, latency: Latency | None) -> float:
         longest *= 2.0
     times = np.linspace(0.0, longest, 20_001)
     within = np.array([latency.share_within(time) for time in times])
-    return float(sum(np.trapezoid(1.0 - within**count, times) for count in nodes))
+    return float(sum(trapezoid(1.0 - within**count, times) for count in nodes))
 
 
 def _play(

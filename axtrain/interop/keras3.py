@@ -120,6 +120,8 @@ def _layer(wrapped: Any, made: dict[int, Any]) -> Any:
             f"Received: {layer.name!r} of class {name}"
         )
     known = set(inspect.signature(kind.__init__).parameters) | {"name", "trainable"}
+    if name.endswith("Transpose"):
+        known.add("output_padding")  # Keras 3.10 takes it for its base, without naming it
     defaults = {}
     for base in reversed(own.__mro__[:-1]):  # some of a layer's settings are its base's
         signature = inspect.signature(vars(base).get("__init__", object.__init__))

@@ -13,7 +13,7 @@ from shell import axtrain, fine, refused
 
 import axtrain as ax
 from axtrain.controls import hardware_layers
-from axtrain.training.jobs import load_split
+from axtrain.training.data_files import load_split
 
 
 def in_new_process(*arguments, cwd, **environment):
@@ -285,7 +285,7 @@ def test_a_training_that_fails_is_tracked_as_failed(files, store, monkeypatch):
         def on_epoch_end(self, epoch, logs=None):
             raise ValueError("stop")
 
-    monkeypatch.setattr("axtrain.training.jobs.NoiseSchedule", lambda epochs: Broken())
+    monkeypatch.setattr("axtrain.training.jobs.improving.NoiseSchedule", lambda epochs: Broken())
     assert refused(*train("--hardware", "hardware.json", "--mlflow", "--anneal", 2)) == "Error: stop"
     assert [run.info.status for run in mlflow.search_runs(output_format="list")] == ["FAILED"]
     assert not (files / "out.keras").exists()

@@ -14,7 +14,7 @@ from shell import axtrain, fine, refused
 
 import axtrain as ax
 from axtrain.controls import hardware_layers
-from axtrain.training import jobs
+from axtrain.training.data_files import load_split
 from axtrain.training.sweep.results import Sweep
 from axtrain.training.training_state import TrainingState, place_of
 
@@ -74,7 +74,7 @@ def test_a_sweep_goes_on_where_it_was(files, monkeypatch):
     command = ("sweep", "noisy.keras", *DATA, "--rates", "0.001,0.02", "--chips", 3, "--out", "swept")
     text = fine(*command)
     figures = json.loads((files / "swept" / "sweep.json").read_text())
-    x, y = jobs.load_split("data.npz", "test", 255)
+    x, y = load_split("data.npz", "test", 255)
     expected = ax.sweep(ax.load_model("noisy.keras"), x, y, rates=[0.001, 0.02], chips=3, verbose=False)
     assert figures == json.loads(json.dumps(expected.to_dict()))
     assert expected.table().splitlines()[0] in text
@@ -91,7 +91,7 @@ def test_a_sweep_finds_the_lowest_voltage(files):
     sram = ax.Hardware(weight_memory=ax.memories.NearThresholdSRAM(voltage=0.6))
     sram.to_json("sram.json")
     command = ("sweep", "model.keras", *DATA, "--hardware", "sram.json", "--voltages", "0.45,0.9", "--chips", 2)
-    *_, said, _ = fine(*command, "--accuracy", 0.5).splitlines()
+    *_, said = fine(*command, "--accuracy", 0.5).splitlines()
     points = Sweep.from_dict(json.loads((files / "axtrain_sweep" / "sweep.json").read_text())).points
     (point,) = [point for point in points if f": {point.voltage:g} V (error rate {point.rate:.3g}): " in said]
     assert said.startswith("lowest voltage for an accuracy of 0.5: ")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -32,7 +33,8 @@ def smoke(tmp_path_factory):
 def store(smoke):
     """The MLflow store that the demo chose, and its one run."""
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{smoke[1]}/mlflow.db")
+    database = smoke[1] / "mlflow.db"  # older MLflows chose a folder
+    mlflow.set_tracking_uri(f"sqlite:///{database}" if database.is_file() else (smoke[1] / "mlruns").as_uri())
     (run,) = mlflow.search_runs(experiment_names=["axtrain demo"], output_format="list")
     yield run
     mlflow.set_tracking_uri(before)
@@ -49,8 +51,9 @@ def rows(text):
 def test_it_ends_well_and_silently(smoke):
     done, folder = smoke
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert {path.name for path in folder.iterdir()} == {"axtrain_demo", "mlflow.db", "mlruns"}
+    of_tensorflow = re.compile(r"(WARNING: All log|I0000 .* (service|device_compiler)\.)")  # 2.18 says what XLA does
+    assert [line for line in done.stderr.splitlines() if not of_tensorflow.match(line)] == []
+    assert {path.name for path in folder.iterdir()} - {"mlflow.db"} == {"axtrain_demo", "mlruns"}
     assert {path.name for path in (folder / "axtrain_demo").iterdir()} == {
         "export",
         "chips.png",

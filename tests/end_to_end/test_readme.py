@@ -38,4 +38,4 @@ def test_the_ten_lines(tmp_path):
     (before, spread), (after, later) = ([float(value) for value in pair] for pair in measured)
     assert after - before > 5 * ((spread**2 + later**2) / 50) ** 0.5
     assert len(ax.read_export(tmp_path / "deploy").integers) == 2
-    assert (tmp_path / "mlflow.db").is_file()
+    assert (tmp_path / "mlflow.db").is_file() or (tmp_path / "mlruns").is_dir()  # the latter with older MLflows

@@ -60,6 +60,5 @@ def sweep(model: Path, hardware: Path | str | None, **given) -> None:
     with quiet_start():
         from axtrain.training import jobs
     with told(), file_of(hardware) as path:
-        said = jobs.sweep_file(model, hardware=path, **given)
+        jobs.sweep_file(model, hardware=path, **given)
         write_record(given["out"])
-    click.echo(said)

@@ -37,6 +37,11 @@ class Agents:
         for agent, (x, y) in enumerate(data):
             executor.place(_name(agent), NetworkAgent, *held, np.asarray(x), np.asarray(y), settings)
 
+    @property
+    def late(self) -> int:
+        """Agents that are still at an earlier step."""
+        return len(self._late)
+
     def begin(self, step: int, alpha: float) -> None:
         """Everybody's first gradient and move."""
         calls = {agent: self.executor.call(_name(agent), "begin", step, len(self.left), alpha) for agent in self.left}

@@ -101,7 +101,7 @@ class BerrutTrainer:
         batches = Batches(x, y, batch_size, seed)
         loop = KerasLoop(
             self.model, batches.steps, epochs, callbacks, validation_data, verbose, batches.to_dict(), checkpoint,
-            checkpoint_every,
+            checkpoint_every, self._described(),
         )  # fmt: skip
         x, targets = np.asarray(x), self._targets(np.asarray(y))
         optimizer = self.model.optimizer
@@ -115,12 +115,16 @@ class BerrutTrainer:
             self._place(number)
         before = dict(self.events)
 
+        def happened() -> dict[str, float]:
+            alive = len(self.names) - len(self._busy)
+            return {**{name: self.events[name] - before[name] for name in EVENTS}, "alive": alive}
+
         def step(number: int) -> tuple[int, float | None, dict[str, float]]:
             samples = batches.samples(number)
-            return number + 1, self._step(number, x[samples], targets[samples]), {}
+            return number + 1, self._step(number, x[samples], targets[samples]), happened()
 
         def epoch_end() -> dict[str, float]:
-            logs: dict[str, float] = {name: self.events[name] - before[name] for name in EVENTS}
+            logs = happened()
             before.update(self.events)
             return logs
 
@@ -129,6 +133,10 @@ class BerrutTrainer:
             return {"weights": self.model.get_weights(), "optimizer": slots}
 
         return loop.run(step, epoch_end, state)
+
+    def _described(self) -> dict[str, Any]:
+        numbers = {"workers": self.code.workers, "groups": self.code.groups, "wait_for": self.wait_for}
+        return {"trainer": "BerrutTrainer", "code": repr(self.code), **numbers}
 
     def _place(self, number: int) -> None:
         self.executor.place(self.names[number], GradientWorker, self._shared)

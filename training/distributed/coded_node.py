@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from axtrain.coded.checks import rounding
 from axtrain.coded.code import Code
 from axtrain.coded.layouts import ShardLayout
+from axtrain.training.distributed.coded_products import CodedProducts, blocks_summed
 from axtrain.training.distributed.dense_stack import DenseStack, activate, derivative
+from axtrain.training.distributed.stored_digests import StoredDigests
 
 
 class CodedNode:
@@ -41,7 +42,8 @@ class CodedNode:
         self.number, self.stack, self.code, self.data = number, stack, code, data
         self.momentum, self.nesterov = momentum, nesterov
         self.layouts = [ShardLayout(code, layer.rows, layer.outputs) for layer in stack.layers]
-        self.checks = [layout.checks(adversarial) for layout in self.layouts]
+        self.products = CodedProducts(number, code, self.layouts, adversarial)
+        self.stored = StoredDigests(code, self.layouts, adversarial)
         self.step = self._begun = -1
         self.shards: list[np.ndarray] = [np.zeros(layout.shape[1:], np.float32) for layout in self.layouts]
         self.velocity = [np.zeros_like(shard) for shard in self.shards]
@@ -65,12 +67,15 @@ class CodedNode:
         x, self._y = (part[samples] for part in self.data)
         self._begun = step
         self._x, self._delta, self._digest = [x.reshape(len(x), -1).astype(np.float32)], {}, np.zeros(3)
-        return {}, self._answer("forward", 0)
+        return {}, {**self._answer("forward", 0), "stored": self.stored.of(self.shards, self.velocity)}
 
     def forward(self, step: int, layer: int, inputs: list) -> tuple[Any, Any]:
         """Decode a layer's products, apply its activation; the next layer's product, or the last one's backward."""
         self._compared(inputs)
         note = self._decode_forward(layer, inputs)
+        if layer == 0:
+            note["stray"], explained = self.stored.judged([None if g is None else g["stored"] for g in inputs])
+            note["hopeless"] = note["hopeless"] or not explained
         self._last = (self._decode_forward, layer, inputs)
         if layer + 1 < len(self.stack.layers):
             return note, self._answer("forward", layer + 1)
@@ -91,8 +96,8 @@ class CodedNode:
         if keep:
             self.keep()  # what both passes have verified
         for number, (layer, layout) in enumerate(zip(self.stack.layers, self.layouts, strict=True)):
-            right = _coded(layer.operand(self._x[number]), self.code.right[self.number], layout.height)
-            left = _coded(self._delta[number], self.code.left[self.number], layout.width)
+            right = blocks_summed(layer.operand(self._x[number]), self.code.right[self.number], layout.height)
+            left = blocks_summed(self._delta[number], self.code.left[self.number], layout.width)
             gradient = right.T @ left
             self.velocity[number] = self.momentum * self.velocity[number] - rate * gradient
             ahead = self.momentum * self.velocity[number] - rate * gradient
@@ -141,24 +146,13 @@ class CodedNode:
 
     def _answer(self, stage: str, layer: int) -> dict[str, Any]:
         """One's product for a layer, where one takes part, and the digest of what it was made from."""
-        found = self._product(stage, layer) if stage == "forward" or layer > 0 else None
+        takes_part = stage == "forward" or layer > 0
+        found = self.products.own(stage, layer, self._operand(stage, layer), self.shards[layer]) if takes_part else None
         return {"product": found, "digest": self._digest}
-
-    def _product(self, name: str, layer: int) -> np.ndarray | None:
-        stage = getattr(self.code, name)
-        place = np.flatnonzero(stage.shards == self.number)
-        if not len(place):
-            return None
-        layout, shard = self.layouts[layer], self.shards[layer]
-        if name == "forward":
-            return (
-                _coded(self.stack.layers[layer].operand(self._x[layer]), stage.operand[place[0]], layout.height) @ shard
-            )
-        return _coded(self._delta[layer], stage.operand[place[0]], layout.width) @ shard.T
 
     def _decode_forward(self, layer: int, inputs: list) -> dict[str, Any]:
         part = self.stack.layers[layer]
-        sums, note = self._decoded("forward", layer, part.operand(self._x[layer]), inputs)
+        sums, note = self._decoded("forward", layer, inputs)
         outputs = activate(part.activation, sums)
         self._x[layer + 1 :] = [outputs]
         self._digest = _digest(outputs)
@@ -167,32 +161,18 @@ class CodedNode:
         return note
 
     def _decode_backward(self, layer: int, inputs: list) -> dict[str, Any]:
-        found, note = self._decoded("backward", layer, self._delta[layer], inputs)
+        found, note = self._decoded("backward", layer, inputs)
         before = self.stack.layers[layer - 1]
         self._delta[layer - 1] = found[:, : before.outputs] * derivative(before.activation, self._x[layer])
         self._digest = _digest(self._delta[layer - 1])
         return note
 
-    def _decoded(self, name: str, layer: int, operand: np.ndarray, inputs: list) -> tuple[np.ndarray, dict]:
-        """A product from all nodes' parts, with what is wrong or missing corrected."""
-        stage, layout, check = getattr(self.code, name), self.layouts[layer], self.checks[layer][name]
-        width = layout.width if name == "forward" else layout.height
-        results = np.zeros((stage.results, len(operand), width), np.float32)
-        for shard, result in zip(stage.shards, stage.sums, strict=True):
-            given = inputs[shard]
-            product = None if given is None else given["product"]
-            results[result] += np.nan if product is None or product.shape != results[result].shape else product
-        results = results.reshape(stage.groups, -1, *results.shape[1:])
-        missing = np.asarray(~np.isfinite(results).all(axis=(2, 3)))
-        if missing.any():
-            results = filled(results, missing, stage.generator, layout.inputs)
-        clean = not check.sees or bool(check.quick(results)[0])
-        if clean:
-            value = np.asarray(check.value(results))
-            return value, {"wrong": np.flatnonzero(missing), "hopeless": not np.isfinite(value).all()}
-        own = self.shards[layer] if name == "forward" else self.shards[layer].T
-        value, found = check.corrected(results, layout, own[None], operand)
-        return np.asarray(value), {"wrong": np.flatnonzero(found.wrong), "hopeless": bool(found.uncorrectable > 0)}
+    def _operand(self, stage: str, layer: int) -> np.ndarray:
+        return self.stack.layers[layer].operand(self._x[layer]) if stage == "forward" else self._delta[layer]
+
+    def _decoded(self, stage: str, layer: int, inputs: list) -> tuple[np.ndarray, dict[str, Any]]:
+        products = [None if given is None else given["product"] for given in inputs]
+        return self.products.decoded(stage, layer, self._operand(stage, layer), self.shards[layer], products)
 
     def _compared(self, inputs: list) -> None:
         """Do one's last decoding again where peers have something else."""
@@ -207,42 +187,6 @@ class CodedNode:
     def _own(self, layout: ShardLayout, kernel: np.ndarray) -> np.ndarray:
         blocks = np.asarray(layout.blocks(kernel))
         return np.einsum("q,qhw->hw", layout.generator[self.number], blocks).astype(np.float32)
-
-
-def filled(results: np.ndarray, missing: np.ndarray, generator: np.ndarray, length: int) -> np.ndarray:
-    """Missing results from those that are there, where these agree: most often nodes are gone and none is wrong.
-
-    The joint decoder would find the same in a hundred times the time.
-
-    Args:
-        results: shape (groups, N, batch, width).
-        missing: shape (groups, N).
-        generator: shape (N, K).
-        length: of the contraction.
-
-    Returns:
-        the results without gaps, or as they were where too few are there or they contradict each other.
-    """
-    found = results.copy()
-    for group, gone in enumerate(missing):
-        there = generator[~gone]
-        if gone.any() and len(there) >= generator.shape[1]:
-            seen = results[group][~gone].reshape(len(there), -1)
-            messages = np.linalg.pinv(there) @ seen
-            limit = rounding(results.dtype, length, len(there)) * np.abs(seen).mean()
-            if np.abs(there @ messages - seen).max(initial=0.0) <= limit:
-                found[group] = (generator @ messages).reshape(results.shape[1:])
-    return found
-
-
-def _coded(operand: np.ndarray, weights: np.ndarray, width: int) -> np.ndarray:
-    """A coded operand: blocks of columns, `width` wide, summed with weights."""
-    total = np.zeros((len(operand), width), np.float32)
-    for number, weight in enumerate(weights):
-        block = operand[:, number * width : (number + 1) * width]
-        if weight and block.shape[1]:
-            total[:, : block.shape[1]] += np.float32(weight) * block
-    return total
 
 
 def _digest(values: np.ndarray) -> np.ndarray:

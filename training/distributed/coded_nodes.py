@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from axtrain.coded.code import Code
-from axtrain.coded.decoder import UNCORRECTABLE, Decoder
 from axtrain.coded.layouts import ShardLayout
 from axtrain.coded.repair import recipe
 from axtrain.training.distributed.coded_node import CodedNode
@@ -19,7 +19,6 @@ EVENTS = ("corrected", "regenerated", "replaced", "late", "rolled_back")
 """What a training counts: stages with a wrong result; shards; nodes; answers after the deadline; returns."""
 
 _MOST_RETURNS = 10  # without a step of progress
-_DRIFT = 1e-3  # of a shard's size: more than rounding between shards that belong together
 
 
 class CodedNodes:
@@ -54,6 +53,7 @@ class CodedNodes:
         self.step = 0
         self._away: dict[int, Ticket] = {}  # not asked: replaced and not ready, or late with this call
         self._suspects: set[int] = set()
+        self._strays: set[int] = set()  # whose stored shards are wrong, by what they contradict
         self._returns = 0
         self._spare = min(code.forward.redundancy, code.backward.redundancy)
         for number in range(code.shards):
@@ -72,7 +72,7 @@ class CodedNodes:
 
     def train(self, samples: np.ndarray, rate: float, keep: bool) -> float | None:
         """One step; its loss, or `None` where it was undone and `step` is an earlier one."""
-        self._suspects = set()
+        self._suspects, self._strays = set(), set()
         layers = len(self.stack.layers)
         stages = [("forward", layer) for layer in range(layers)] + [("backward", n) for n in range(layers - 1, 0, -1)]
         done, _ = self._round("begin", (self.step, samples), ())
@@ -82,6 +82,7 @@ class CodedNodes:
             notes = list(said.values())
             hopeless = hopeless or not notes or sum(note["hopeless"] for note in notes) * 2 > len(notes)
             self._suspect(method, notes)
+            self._strays |= _agreed([note["stray"] for note in notes if "stray" in note])
             losses = [note["loss"] for note in notes if "loss" in note]
             loss = float(np.median(losses)) if losses else loss
         if hopeless or not np.isfinite(loss):
@@ -89,8 +90,8 @@ class CodedNodes:
             self._mend(patient=True)
             return None
         self._returns = 0
-        _, said = self._round("update", (self.step, rate, keep), done)
-        self._suspects |= {number for number, note in said.items() if "stale" in note}
+        _, said = self._round("update", (self.step, rate, keep and not self._strays), done)
+        self._suspects |= self._strays | {number for number, note in said.items() if "stale" in note}
         self.step += 1
         self._mend()
         return loss
@@ -117,16 +118,14 @@ class CodedNodes:
         return found[: len(layouts)], found[len(layouts) :]
 
     def _kernel(self, layout: ShardLayout, states: dict[int, list], number: int) -> np.ndarray:
-        shards = np.full((1, self.code.shards, layout.height * layout.width), np.nan)
+        shards = np.full(layout.shape, np.nan, np.float32)
         for node, state in states.items():
-            shards[0, node] = state[number].reshape(-1)
-        sizes = np.nanmedian(np.abs(shards[0]).mean(axis=1))
-        tolerance = np.full((1, shards.shape[2]), _DRIFT * max(sizes, 1e-20) * self.code.shards**0.5)
-        found = Decoder(layout.generator, adversarial=True).decode(shards, tolerance)
-        if int(found.status[0]) == UNCORRECTABLE:
+            shards[node] = state[number]
+        stored = layout.stored(adversarial=True)
+        found, _, possible = stored.mended([shards])
+        if not bool(possible):
             raise RuntimeError(f"The weights are lost: more nodes are wrong or gone than {self.code!r} corrects.")
-        blocks = np.asarray(found.messages[0]).reshape(-1, layout.height, layout.width)
-        return np.asarray(layout.kernel(blocks)).astype(np.float32)
+        return np.asarray(layout.decode(found[0])).astype(np.float32)
 
     def _place(self, number: int) -> None:
         self.executor.place(self.names[number], CodedNode, number, *self._made)
@@ -207,8 +206,9 @@ class CodedNodes:
         return outcome.status == DONE
 
     def _present(self, number: int) -> np.ndarray:
-        """Whoever is there, suspected or not."""
-        return np.array([n not in self._away and n != number for n in range(len(self.names))])
+        """Whoever is there, suspected or not, but for those whose shards are wrong."""
+        absent = {*self._away, *self._strays, number}
+        return np.array([n not in absent for n in range(len(self.names))])
 
     def _go_back(self) -> None:
         """All nodes to the last checkpoint in their memories.
@@ -229,3 +229,9 @@ class CodedNodes:
         self.step = int(np.median(known))
         self._suspects |= {number for number, step in steps.items() if step != self.step}
         self.events["rolled_back"] += 1
+
+
+def _agreed(answers: list) -> set[int]:
+    """Numbers that most nodes have named."""
+    votes = Counter(int(number) for answer in answers for number in answer)
+    return {number for number, count in votes.items() if count * 2 > len(answers)}

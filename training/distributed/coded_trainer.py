@@ -94,7 +94,7 @@ class CodedTrainer:
         batches = Batches(x, y, batch_size, seed)
         loop = KerasLoop(
             self.model, batches.steps, epochs, callbacks, validation_data, verbose, batches.to_dict(), checkpoint,
-            checkpoint_every,
+            checkpoint_every, {"trainer": "CodedTrainer", "code": repr(self.code), "nodes": self.code.shards},
         )  # fmt: skip
         optimizer = self.model.optimizer
         nodes = self.nodes = CodedNodes(
@@ -107,19 +107,22 @@ class CodedTrainer:
             weights, velocity = loop.found.arrays["weights"], loop.found.arrays["velocity"]
         nodes.adopt(loop.first, weights, velocity)
 
+        def happened() -> dict[str, float]:
+            return {**{name: nodes.events[name] - self.events[name] for name in EVENTS}, "alive": nodes.alive}
+
         def step(number: int) -> tuple[int, float | None, dict[str, float]]:
             samples = batches.samples(number)
             loss = nodes.train(samples, loop.rate(number), number % keep_every == 0)
             outputs = nodes.outputs() if loop.has_metrics and loss is not None else None
-            return nodes.step, loss, loop.metrics(np.asarray(y)[samples], outputs)
+            return nodes.step, loss, {**loop.metrics(np.asarray(y)[samples], outputs), **happened()}
 
         def epoch_end() -> dict[str, float]:
             for layer, matrix in zip(self.stack.layers, nodes.weights()[0], strict=True):
                 own = [matrix[: layer.inputs], matrix[-1]] if layer.use_bias else [matrix]
                 self.model.get_layer(layer.name).set_weights(own)
-            logs: dict[str, float] = {name: nodes.events[name] - self.events[name] for name in EVENTS}
+            logs = happened()
             self.events = dict(nodes.events)
-            return {**logs, "alive": nodes.alive}
+            return logs
 
         def state() -> dict[str, list]:
             return dict(zip(("weights", "velocity"), nodes.weights(), strict=True))

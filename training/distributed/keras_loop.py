@@ -54,6 +54,7 @@ class KerasLoop:
         note: JSON-able, what the training depends on.
         checkpoint: a file, for a driver that is killed; `None` keeps nothing.
         checkpoint_every: steps between two states in it; `None` for one at the end of each epoch.
+        described: what callbacks find as `params["trainer"]`, and MLflow logs.
 
     Attributes:
         found: what the file held, or `None`.
@@ -73,6 +74,7 @@ class KerasLoop:
         note: dict[str, Any],
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        described: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.steps, self.epochs, self.validation = model, steps, epochs, validation_data
         self.every = checkpoint_every
@@ -83,7 +85,7 @@ class KerasLoop:
         shown = 1 if verbose == "auto" else int(verbose)
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), add_history=True, add_progbar=shown != 0, model=model, verbose=shown, epochs=epochs,
-            steps=steps,
+            steps=steps, trainer=described or {},
         )  # fmt: skip
 
     @property

@@ -104,7 +104,8 @@ class NetworkTrainer:
         Returns:
             Keras's history: `loss`, the agents' sum, mean over the epoch; `penalty`; `disagreement`, the largest
             difference of a weight from the mean; `tracking`, the largest difference of the mean of y from the
-            gradients' mean, of the latter's size, NaN while an agent is late; `agents`, how many are left.
+            gradients' mean, of the latter's size, NaN while an agent is late; `agents`, how many are left, and how
+            many of them are `late`.
 
         Raises:
             ValueError: a graph that is in pieces or lacks an agent.
@@ -112,7 +113,10 @@ class NetworkTrainer:
         """
         samples = sum(len(x) for x, _ in data)
         note = {"samples": samples, "surrogate": self.surrogate}
-        loop = KerasLoop(self.model, steps_per_epoch, epochs, callbacks, validation_data, verbose, note, checkpoint)
+        loop = KerasLoop(
+            self.model, steps_per_epoch, epochs, callbacks, validation_data, verbose, note, checkpoint,
+            described={"trainer": "NetworkTrainer", "agents": len(data), **self._described()},
+        )  # fmt: skip
         if not callable(self.graph) and not is_connected(edges_of(self.graph, range(len(data)))):
             raise ValueError("The graph is in several pieces, so agents never agree. Add edges between them.")
         weights = self._flat() if loop.found is None else loop.found.arrays["weights"][0]
@@ -129,7 +133,8 @@ class NetworkTrainer:
             nonlocal alpha
             alpha *= 1 - self.decay * alpha
             graph = self.graph(number + 1) if callable(self.graph) else self.graph
-            return number + 1, agents.advance(number + 1, alpha, graph), {}
+            loss = agents.advance(number + 1, alpha, graph)
+            return number + 1, loss, {"agents": float(len(agents.left)), "late": float(agents.late)}
 
         def epoch_end() -> dict[str, float]:
             mean, logs = agents.look(0)
@@ -138,6 +143,10 @@ class NetworkTrainer:
             return {"penalty": self.penalty.value(mean), **logs}
 
         return loop.run(step, epoch_end, lambda: {"weights": [self._flat()]})
+
+    def _described(self) -> dict[str, Any]:
+        numbers = {"tau": self.tau, "step": self.alpha, "decay": self.decay, "blocks": self.blocks}
+        return {"surrogate": self.surrogate, "penalty": f"{self.penalty.kind} {self.penalty.strength:g}", **numbers}
 
     def _flat(self) -> np.ndarray:
         parts = [keras.ops.convert_to_numpy(v).reshape(-1) for v in self.model.trainable_variables]

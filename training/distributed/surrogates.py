@@ -105,7 +105,7 @@ def partial_entropy(
         shares /= shares.sum(axis=1, keepdims=True)
         slope = scale * jacobian.T @ (shares - targets).reshape(-1) + others + tau * (found - w)
         curved = shares[:, :, None] * np.eye(classes) - shares[:, :, None] * shares[:, None, :]
-        bent = np.einsum("nab,nbq->naq", curved, jacobian.reshape(len(logits), classes, -1))
+        bent = curved @ jacobian.reshape(len(logits), classes, -1)
         matrix = scale * jacobian.T @ bent.reshape(jacobian.shape) + (tau + penalty.curvature) * np.eye(len(w))
         if penalty.kind == "l1":
             found = _proximal(matrix, matrix @ found - slope, found, penalty)

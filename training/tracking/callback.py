@@ -84,7 +84,7 @@ class MLflow(keras.callbacks.Callback):
         if optimizer is not None:
             parameters["optimizer"] = type(optimizer).__name__
             parameters["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        parameters |= of_codes(self.model)
+        parameters |= of_codes(self.model) | dict(self.params.get("trainer") or {})
         # A fit that goes on has fewer epochs or steps ahead of it; the parameters are those of the whole.
         goes_on = epoch > 0 or run.resumed
         run.log_params({self._prefix + key: value for key, value in parameters.items()}, keep=goes_on)

@@ -37,7 +37,9 @@ def packed(model, folder: Path, *, name: str, x: Any = None, registered_name: st
         predicted = keras.tree.map_structure(np.asarray, model.predict(example, verbose=0))
         signature = infer_signature(example, predicted).to_dict()
         arrays = example if isinstance(example, dict) else {"": example}
-        np.savez(folder / "example.npz", allow_pickle=False, **{f"_{key}": value for key, value in arrays.items()})
+        if any(np.asarray(array).dtype.hasobject for array in arrays.values()):  # NumPy would pickle them
+            raise ValueError(f"The example must be arrays of numbers. Received: {arrays!r}")
+        np.savez(folder / "example.npz", **{f"_{key}": value for key, value in arrays.items()})
     content = {"op": "model", "name": name, "digest": network_digest(model), "signature": signature}
     return {**content, "registered_name": registered_name}
 

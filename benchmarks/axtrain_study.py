@@ -5,7 +5,8 @@ For every data set and seed one clean network, from which each method continues 
 float, with a penalty on the sensitivity to the hardware's noise), `both`. Hardware: a mild, a medium and a coarse
 multiplier, and three bit-error rates of the weight memory. Each method has the same number of settings to choose
 from, by seed 0 on a held-out part of the training data, for each hardware. Every network's figure is kept with its
-settings, so an interrupted study goes on where it stopped; `--jobs` data sets run side by side.
+settings and commit, in the end in `axtrain_study_cells.csv` beside the results, so an interrupted study goes on where
+it stopped, on another machine too (`--afresh` for one that does not); `--jobs` data sets run side by side.
 
     python benchmarks/axtrain_study.py --data DIR [--only mnist] [--hardware mul8u_JV3]
 """
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 import keras
 import numpy as np
 import tensorflow as tf
+from study_cells import gather, key_of, read
 from study_report import report
 from study_tasks import TASKS, load
 from study_training import commit, keep_averages
@@ -38,8 +40,8 @@ from axtrain.files import whole_file, write_whole
 
 MULTIPLIERS = {"mild": "mul8s_1L2H", "medium": "mul8u_17KS", "coarse": "mul8u_JV3"}
 METHODS = ("conventional", "decay", "passive", "active", "both")
-RATES = (3e-4, 1e-3, 3e-3, 6e-3, 1e-2, 2e-2)  # of Adam, where they are all a method has to choose
-CHIPS = 20
+RATES = (3e-3, 1e-3, 1e-2, 3e-4, 6e-3, 2e-2)  # of Adam, where they are all a method has to choose
+CHIPS, TUNING_CHIPS = 20, 5
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,15 @@ class Setting:
         return f"{self.rate:g}" + "".join(f"-{name}{value:g}" for name, value in more.items() if value)
 
 
-_ACTIVE = tuple(Setting(rate, share=share) for rate in (3e-3, 1e-2) for share in (0.3, 1.0, 3.0))
+_DECAY = ((3e-3, 0.3), (1e-2, 0.3), (3e-3, 0.03), (3e-3, 3.0), (1e-2, 0.03), (1e-2, 3.0))
+_SHARE = ((3e-3, 0.1), (3e-3, 0.3), (1e-3, 0.1), (3e-3, 1.0), (1e-2, 0.3), (1e-2, 1.0))
+# As many for each method, the likeliest first: a task tries as many of them as it has time for.
 SETTINGS = {
     "conventional": tuple(Setting(rate) for rate in RATES),
-    "decay": tuple(Setting(rate, decay=decay) for rate in (3e-3, 1e-2) for decay in (0.03, 0.3, 3.0)),
+    "decay": tuple(Setting(rate, decay=decay) for rate, decay in _DECAY),
     "passive": tuple(Setting(rate) for rate in RATES),
-    "active": _ACTIVE,
-    "both": _ACTIVE,
+    "active": tuple(Setting(rate, share=share) for rate, share in _SHARE),
+    "both": tuple(Setting(rate, share=share) for rate, share in _SHARE),
 }
 # Which penalty, tried with `both` at the coarse level on held-out samples of USPS, Fashion-MNIST, ISOLET and MNIST:
 # passive alone 92.3, 72.3, 86.1, 92.0 %; the outputs' sensitivity, differentiated twice, 93.5, 72.2, 87.2, 93.0; the
@@ -99,8 +103,8 @@ class Cell:
 class Study:
     """One data set's networks and figures, kept in a folder."""
 
-    def __init__(self, name: str, data: Path, cache: Path, smoke: bool) -> None:
-        self.name, self.task, self.folder = name, TASKS[name], cache / name
+    def __init__(self, name: str, data: Path, cache: Path, kept: dict, smoke: bool) -> None:
+        self.name, self.task, self.folder, self.kept = name, TASKS[name], cache / name, kept
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parts = load(self.task, data)
         self.data, self.smoke = data, smoke
@@ -162,13 +166,15 @@ class Study:
 
     def figure(self, cell: Cell, part: str) -> list[float]:
         """Accuracy of each chip on a part of the data, kept."""
-        kind = "tuning" if part == "tuning" else "test"
+        row = {"task": self.name, "network": cell.network, "hardware": cell.hardware, "part": part}
+        if key_of(row) in self.kept:
+            return self.kept[key_of(row)]["accuracies"]
         path = self.folder / f"{cell.network}-{cell.hardware.replace(' ', '_')}-{part}.json"
         if not path.is_file():
             start = time.perf_counter()
-            chips = (2 if self.smoke else 5) if kind == "tuning" else (2 if self.smoke else CHIPS)
+            chips = 2 if self.smoke else TUNING_CHIPS if part == "tuning" else CHIPS
             found = ax.evaluate(self.trained(cell), *self.parts[part], chips=chips, batch_size=250, verbose=False)
-            settings = {**asdict(cell), "part": part, "commit": commit(), "seconds": time.perf_counter() - start}
+            settings = {**row, **asdict(cell), "commit": commit(), "seconds": time.perf_counter() - start}
             write_whole(path, json.dumps({**settings, **found.to_dict()}, indent=1).encode())
             print(f"{self.name:<8}{cell.hardware:<12}{cell.method:<13}{cell.seed} {cell.setting!s:<18}{part:<7}"
                   f"{100 * found.mean:6.2f}  {settings['seconds']:.0f} s", flush=True)  # fmt: skip
@@ -177,7 +183,7 @@ class Study:
     def chosen(self, hardware: str, method: str) -> Setting:
         """By seed 0 on the tuning part, the mean over chips; of equals the first."""
         return max(
-            SETTINGS[method],
+            SETTINGS[method][: self.task.settings],
             key=lambda setting: np.mean(self.figure(Cell(self.name, 0, hardware, method, setting), "tuning")),
         )
 
@@ -206,7 +212,13 @@ def rows_of(name: str, arguments: argparse.Namespace) -> list[dict]:
     """One data set's rows, on this process's share of the cores."""
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    return Study(name, Path(arguments.data), arguments.cache, arguments.smoke).rows(arguments.hardware)
+    kept = {} if arguments.afresh or arguments.smoke else read(cells_file(arguments))
+    return Study(name, Path(arguments.data), arguments.cache, kept, arguments.smoke).rows(arguments.hardware)
+
+
+def cells_file(arguments: argparse.Namespace) -> Path:
+    """Where every figure is kept."""
+    return (arguments.cache if arguments.smoke else arguments.out) / "axtrain_study_cells.csv"
 
 
 def main() -> None:
@@ -217,6 +229,7 @@ def main() -> None:
     parser.add_argument("--hardware", action="append", help="one hardware, default all")
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/axtrain_study"), help="cells' folder")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where the results go")
+    parser.add_argument("--afresh", action="store_true", help="take nothing from the figures kept beside the results")
     parser.add_argument("--smoke", action="store_true", help="an epoch of few samples: does it run?")
     parser.add_argument("--jobs", type=int, default=2, help="data sets at a time, default 2")
     arguments = parser.parse_args()
@@ -224,13 +237,19 @@ def main() -> None:
         parser.error("--data DIR (or AXTRAIN_DATA) is needed: its luts/ and data/")
     names = arguments.only or list(TASKS)
     # A data set a process: the longest first, so that the others run beside it.
-    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
-        waiting = {name: pool.submit(rows_of, name, arguments) for name in sorted(names, key=lambda n: n != "cifar")}
-        rows = [row for name in names for row in waiting[name].result()]
-    took = sum(json.loads(path.read_text())["seconds"] for path in arguments.cache.glob("*/*.json")) / 3600
-    how = f"{len(list(arguments.cache.glob('*/*.json')))} cells, {took:.1f} hours of them, {arguments.jobs} at a time"
+    try:
+        with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+            waiting = {
+                name: pool.submit(rows_of, name, arguments) for name in sorted(names, key=lambda n: n != "cifar")
+            }
+            rows = [row for name in names for row in waiting[name].result()]
+    finally:
+        cells = gather(cells_file(arguments), arguments.cache)
+    took = sum(cell["seconds"] for cell in cells.values()) / 3600
+    commits = ", ".join(sorted({cell["commit"] for cell in cells.values()}))
+    how = f"{len(cells)} cells, {took:.1f} hours of them, {arguments.jobs} at a time; commits: {commits}"
     titles = {name: task.title for name, task in TASKS.items()}
-    report(rows, arguments.out, METHODS, titles, MULTIPLIERS["coarse"], [f"commit: {commit()}", how])
+    report(rows, arguments.out, METHODS, titles, MULTIPLIERS["coarse"], [how])
     print(f"written to {arguments.out}")
 
 

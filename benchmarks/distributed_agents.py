@@ -16,7 +16,7 @@ from axtrain.training.distributed import NetworkTrainer
 from axtrain.training.distributed.gradient_worker import GradientFunction
 
 AGENTS, STEPS, TUNING, LOOKS = (10, 25, 50), 200, 100, 20
-SURROGATES, TAUS, STRENGTH = ("full", "partial", "descent"), (0.1, 0.3, 1.0), 1e-3
+SURROGATES, TAUS, STRENGTH = ("full", "partial", "descent"), (0.1, 0.3, 1.0, 3.0), 1e-3
 
 
 def problems() -> dict:
@@ -90,15 +90,15 @@ def train(make: Callable, x, y, agents: int, surrogate: str, tau: float, steps: 
     return look.values, history
 
 
-def tuned(make: Callable, x, y, surrogate: str, smoke: bool) -> float:
-    """The tau with the smallest objective after a short training of the fewest agents."""
+def tuned(make: Callable, x, y, agents: int, surrogate: str, smoke: bool) -> float:
+    """The tau with the smallest objective after a short training: fewer samples for each agent want a larger one."""
     if smoke:
         return 1.0
     found = {}
     for tau in TAUS:
         try:
             with np.errstate(all="ignore"):
-                last = train(make, x, y, AGENTS[0], surrogate, tau, TUNING)[0][-1]
+                last = train(make, x, y, agents, surrogate, tau, TUNING)[0][-1]
         except np.linalg.LinAlgError:  # it has diverged
             last = np.inf
         found[tau] = last if np.isfinite(last) else np.inf
@@ -112,8 +112,8 @@ def without_a_centre(smoke: bool) -> list[dict]:
     for name, (make, x, y) in problems().items():
         best = Objective(make(), x, y).optimum(make())
         for surrogate in SURROGATES:
-            tau = tuned(make, x, y, surrogate, smoke)
             for agents in AGENTS[:1] if smoke else AGENTS:
+                tau = tuned(make, x, y, agents, surrogate, smoke)
                 begun = time.perf_counter()
                 curve, logs = train(make, x, y, agents, surrogate, tau, steps)
                 row = {"data": name, "agents": agents, "surrogate": surrogate, "tau": tau, "optimum": best}

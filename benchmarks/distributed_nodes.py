@@ -21,12 +21,12 @@ def nodes(smoke: bool) -> list[dict]:
         layers = [keras.layers.Dense(64, "relu"), keras.layers.Dense(10, "softmax")]
         model = keras.Sequential([keras.Input((64,)), *layers])
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
-        last = 15 if smoke else 60
-        troubles = [] if name == "uncoded" else [Trouble("node-1", "kill", "forward", last // 2)]
+        steps, epochs = (15, 1) if smoke else (50, 6)  # a process takes seconds to start: many steps go on without it
+        troubles = [] if name == "uncoded" else [Trouble("node-1", "kill", "forward", steps // 2)]
         with RayActors(troubles=troubles) as executor:
             trainer = CodedTrainer(model, code, executor)
             watch = Watch(trainer, executor)
-            trainer.fit(x[: 32 * last], y[: 32 * last], epochs=1, verbose=0, callbacks=[watch])
+            trainer.fit(x[: 32 * steps], y[: 32 * steps], epochs=epochs, verbose=0, callbacks=[watch])
         times = np.diff(watch.times)
         killed = next((i for i, alive in enumerate(watch.alive) if alive < code.nodes), None)
         later = [] if killed is None else range(killed, len(watch.alive))

@@ -106,7 +106,7 @@ def report(simulated: list[dict], measured: list[dict], agents: list[dict], code
         "",
         f"{STEPS} steps on random 4-regular graphs, data dealt in the order of their labels, L2 of {STRENGTH:g}. The "
         "objective is that of all data at the agents' mean weights, its optimum L-BFGS's on all data in one place; tau "
-        "is the best of three for each surrogate, with the fewest agents. `descent` has no tracking.",
+        "is the best of four for each surrogate and number of agents after 100 steps. `descent` has no tracking.",
         "",
         *table(agents_head, agent_rows),
         "## Coded nodes on actors",

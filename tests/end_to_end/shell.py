@@ -16,7 +16,7 @@ def axtrain(*arguments):
 
 def fine(*arguments):
     result = axtrain(*arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.output + result.stderr
     return result.stdout
 
 

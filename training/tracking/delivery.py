@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from axtrain.training.tracking.outbox import Owner
+from axtrain.training.tracking.store import at
 
 LOCAL = "local-"
 """Before the name of a child run that the store has not numbered yet."""
@@ -68,14 +69,15 @@ class Delivery:
             Exception: whatever MLflow raises; `store.refusal` tells what it means.
         """
         action = getattr(self, f"_{content['op']}")
-        if content["op"] == "create":
-            return action(content, owner)
-        run_id = self._id(content["run"], owner)
-        try:
-            return action(run_id, content, files)
-        except BaseException:
-            self._held.pop(run_id, None)  # it may have arrived, and only the answer not
-            raise
+        with at(self.tracking_uri):  # some of MLflow's client's calls ask the tracking URI, not the client
+            if content["op"] == "create":
+                return action(content, owner)
+            run_id = self._id(content["run"], owner)
+            try:
+                return action(run_id, content, files)
+            except BaseException:
+                self._held.pop(run_id, None)  # it may have arrived, and only the answer not
+                raise
 
     def _id(self, run: str, owner: Owner) -> str:
         """The store's number of a run."""
@@ -157,7 +159,7 @@ class Delivery:
 
         if files is None:
             raise ValueError(f"The files of the model are gone. Received: {content['name']!r}")
-        return deliver_model(self.client, self.tracking_uri, run_id, content, files)
+        return deliver_model(self.client, run_id, content, files)
 
     def _end(self, run_id: str, content: dict[str, Any], files: Path | None) -> None:
         if self.client.get_run(run_id).info.status != content["status"]:  # else its time would change

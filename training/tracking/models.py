@@ -44,8 +44,8 @@ def packed(model, folder: Path, *, name: str, x: Any = None, registered_name: st
     return {**content, "registered_name": registered_name}
 
 
-def deliver_model(client, tracking_uri: str, run_id: str, content: dict[str, Any], files: Path) -> Any:
-    """Logs a packed model to a run, unless it is there; one that a kill left half there is logged anew.
+def deliver_model(client, run_id: str, content: dict[str, Any], files: Path) -> Any:
+    """Logs a packed model to a run of MLflow's tracking URI, unless it is there; a half logged one is logged anew.
 
     Returns:
         MLflow's `ModelInfo`.
@@ -53,34 +53,32 @@ def deliver_model(client, tracking_uri: str, run_id: str, content: dict[str, Any
     import mlflow
 
     from axtrain import __version__
-    from axtrain.training.tracking.store import at
 
     name, registered = content["name"], content["registered_name"]
     run = client.get_run(run_id)
-    with at(tracking_uri):
-        for logged in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
-            if logged.name != name or logged.tags.get(DIGEST) != content["digest"]:
-                continue
-            if str(logged.status) == "READY":
-                return _registered(client, logged, registered)
-            client.delete_logged_model(logged.model_id)
-        logged = client.create_logged_model(
-            run.info.experiment_id, name, run_id, {DIGEST: content["digest"]}, dict(run.data.params)
-        )
-        described = content["signature"]
-        return mlflow.models.Model.log(
-            artifact_path=None,
-            flavor=mlflow.pyfunc,
-            name=name,
-            run_id=run_id,
-            model_id=logged.model_id,
-            registered_model_name=registered,
-            loader_module=LOADER,
-            data_path=str(files / "model.keras"),
-            signature=None if described is None else mlflow.models.ModelSignature.from_dict(described),
-            input_example=_example(files / "example.npz"),
-            pip_requirements=[f"axtrain=={__version__}"],
-        )
+    for logged in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
+        if logged.name != name or logged.tags.get(DIGEST) != content["digest"]:
+            continue
+        if str(logged.status) == "READY":
+            return _registered(client, logged, registered)
+        client.delete_logged_model(logged.model_id)
+    logged = client.create_logged_model(
+        run.info.experiment_id, name, run_id, {DIGEST: content["digest"]}, dict(run.data.params)
+    )
+    described = content["signature"]
+    return mlflow.models.Model.log(
+        artifact_path=None,
+        flavor=mlflow.pyfunc,
+        name=name,
+        run_id=run_id,
+        model_id=logged.model_id,
+        registered_model_name=registered,
+        loader_module=LOADER,
+        data_path=str(files / "model.keras"),
+        signature=None if described is None else mlflow.models.ModelSignature.from_dict(described),
+        input_example=_example(files / "example.npz"),
+        pip_requirements=[f"axtrain=={__version__}"],
+    )
 
 
 def _registered(client, logged, registered_name: str | None) -> Any:

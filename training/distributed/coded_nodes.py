@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from axtrain.coded.code import Code
-from axtrain.coded.layouts import ShardLayout
 from axtrain.coded.repair import recipe
 from axtrain.training.distributed.coded_node import CodedNode
 from axtrain.training.distributed.dense_stack import DenseStack
 from axtrain.training.distributed.executor import DEAD, DONE, Executor, Ticket
+from axtrain.training.distributed.node_weights import decoded
 
 EVENTS = ("corrected", "regenerated", "replaced", "late", "rolled_back")
 """What a training counts: stages with a wrong result; shards; nodes; answers after the deadline; returns."""
@@ -54,7 +54,8 @@ class CodedNodes:
         self._away: dict[int, Ticket] = {}  # not asked: replaced and not ready, or late with this call
         self._suspects: set[int] = set()
         self._strays: set[int] = set()  # whose stored shards are wrong, by what they contradict
-        self._returns = 0
+        self._returns = self._unread = 0
+        self.last_read: tuple[list, list] = [], []
         self._spare = min(code.forward.redundancy, code.backward.redundancy)
         for number in range(code.shards):
             self._place(number)
@@ -68,10 +69,23 @@ class CodedNodes:
         """Give all nodes their shards of these kernels, each with its bias as last row."""
         given = self.executor.share(weights), self.executor.share(velocity)
         self._all("adopt", step, *given)
-        self.step = step
+        self.step, self.last_read = step, (weights, velocity)
 
-    def train(self, samples: np.ndarray, rate: float, keep: bool) -> float | None:
-        """One step; its loss, or `None` where it was undone and `step` is an earlier one."""
+    def train(self, samples: np.ndarray, rate: float, keep: bool, read: bool = False) -> float | None:
+        """One step.
+
+        Args:
+            samples: by their numbers.
+            rate: of learning.
+            keep: a checkpoint in the nodes' memories before the update.
+            read: the weights after it into `last_read`.
+
+        Returns:
+            its loss, or `None` where it was undone and `step` is an earlier one.
+
+        Raises:
+            RuntimeError: returns to a checkpoint do not help.
+        """
         self._suspects, self._strays = set(), set()
         layers = len(self.stack.layers)
         stages = [("forward", layer) for layer in range(layers)] + [("backward", n) for n in range(layers - 1, 0, -1)]
@@ -87,13 +101,20 @@ class CodedNodes:
             loss = float(np.median(losses)) if losses else loss
         if hopeless or not np.isfinite(loss):
             self._go_back()
-            self._mend(patient=True)
             return None
         self._returns = 0
         _, said = self._round("update", (self.step, rate, keep and not self._strays), done)
         self._suspects |= self._strays | {number for number, note in said.items() if "stale" in note}
         self.step += 1
         self._mend()
+        if read:
+            found = self.weights()
+            if found is None:
+                self._unread += 1
+                self._returns = self._unread
+                self._go_back()
+                return None
+            self.last_read, self._unread = found, 0
         return loss
 
     def outputs(self) -> np.ndarray | None:
@@ -105,27 +126,11 @@ class CodedNodes:
         found = [value for value in values if value is not None]
         return np.median(found, axis=0) if found else None
 
-    def weights(self) -> tuple[list, list]:
-        """Kernels and their velocities, each with its bias as last row, decoded from the nodes' shards.
-
-        Raises:
-            RuntimeError: more shards are wrong or missing than the code corrects.
-        """
+    def weights(self) -> tuple[list, list] | None:
+        """Kernels and velocities as `node_weights.decoded` gives them; `None` where the nodes' shards do not say."""
         outcomes = self._asked("state", self.step)
         states = {n: self.executor.fetch(o.ticket) for n, o in outcomes.items() if o.status == DONE}
-        layouts = [ShardLayout(self.code, layer.rows, layer.outputs) for layer in self.stack.layers]
-        found = [self._kernel(layouts[n % len(layouts)], states, n) for n in range(2 * len(layouts))]
-        return found[: len(layouts)], found[len(layouts) :]
-
-    def _kernel(self, layout: ShardLayout, states: dict[int, list], number: int) -> np.ndarray:
-        shards = np.full(layout.shape, np.nan, np.float32)
-        for node, state in states.items():
-            shards[node] = state[number]
-        stored = layout.stored(adversarial=True)
-        found, _, possible = stored.mended([shards])
-        if not bool(possible):
-            raise RuntimeError(f"The weights are lost: more nodes are wrong or gone than {self.code!r} corrects.")
-        return np.asarray(layout.decode(found[0])).astype(np.float32)
+        return decoded(self.stack, self.code, states)
 
     def _place(self, number: int) -> None:
         self.executor.place(self.names[number], CodedNode, number, *self._made)
@@ -229,6 +234,7 @@ class CodedNodes:
         self.step = int(np.median(known))
         self._suspects |= {number for number, step in steps.items() if step != self.step}
         self.events["rolled_back"] += 1
+        self._mend(patient=True)
 
 
 def _agreed(answers: list) -> set[int]:

@@ -112,12 +112,14 @@ class CodedTrainer:
 
         def step(number: int) -> tuple[int, float | None, dict[str, float]]:
             samples = batches.samples(number)
-            loss = nodes.train(samples, loop.rate(number), number % keep_every == 0)
+            after = number + 1
+            read = after % batches.steps == 0 or bool(checkpoint_every and after % checkpoint_every == 0)
+            loss = nodes.train(samples, loop.rate(number), number % keep_every == 0, read)
             outputs = nodes.outputs() if loop.has_metrics and loss is not None else None
             return nodes.step, loss, {**loop.metrics(np.asarray(y)[samples], outputs), **happened()}
 
         def epoch_end() -> dict[str, float]:
-            for layer, matrix in zip(self.stack.layers, nodes.weights()[0], strict=True):
+            for layer, matrix in zip(self.stack.layers, nodes.last_read[0], strict=True):
                 own = [matrix[: layer.inputs], matrix[-1]] if layer.use_bias else [matrix]
                 self.model.get_layer(layer.name).set_weights(own)
             logs = happened()
@@ -125,7 +127,7 @@ class CodedTrainer:
             return logs
 
         def state() -> dict[str, list]:
-            return dict(zip(("weights", "velocity"), nodes.weights(), strict=True))
+            return dict(zip(("weights", "velocity"), nodes.last_read, strict=True))
 
         return loop.run(step, epoch_end, state)
 

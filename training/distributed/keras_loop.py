@@ -136,8 +136,8 @@ class KerasLoop:
                 if loss is not None:
                     losses.append(loss)
                     logs = {"loss": float(np.mean(losses)), **further}
-                if self._kept is not None and self.every and number % self.every == 0 and number % self.steps:
-                    self._kept.save(number, self.history, **state())
+                    if self._kept is not None and self.every and number % self.every == 0 and number % self.steps:
+                        self._kept.save(number, self.history, **state())
                 callbacks.on_train_batch_end(at % self.steps, logs)
             logs = {**logs, **epoch_end(), **self._validated()}
             self.history.append({name: float(value) for name, value in logs.items()})

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from coded_runs import plain_losses
+from coded_runs import FIT, plain_losses
 
 from axtrain.coded import CodeNet, GeneralizedPolyDot, Replication
 from axtrain.coded.layouts import ShardLayout
 from axtrain.training.distributed import CodedTrainer, InProcess
+from axtrain.training.distributed.coded_node import CodedNode
 from axtrain.training.distributed.coded_nodes import CodedNodes
 from axtrain.training.distributed.dense_stack import DenseStack
 from axtrain.training.distributed.stored_digests import StoredDigests
@@ -73,6 +74,32 @@ def test_a_wrong_shard_behind_silent_inputs_neither_spreads_nor_stays(network, d
     expected = [part[:3] for part in weights[:1]]
     np.testing.assert_allclose(nodes.weights()[0][0][:3], expected[0], atol=1e-5)
     assert nodes.events["regenerated" if code.adversarial_errors else "rolled_back"] == 1
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_copies_that_differ_at_the_end_of_an_epoch_go_back(network, data, monkeypatch, times):
+    """The last update is wrong in one of two copies: nobody can tell in which, and no step comes after it."""
+    expected, weights = plain_losses(network, data)
+    right, spoilt = CodedNode.update, []
+
+    def update(self, step, *arguments, **options):
+        note = right(self, step, *arguments, **options)
+        if self.number == 1 and step == len(expected) - 1 and len(spoilt) < times:
+            spoilt.append(step)
+            self.shards[0] = self.shards[0] + 0.5
+        return note
+
+    monkeypatch.setattr(CodedNode, "update", update)
+    with InProcess() as executor:
+        trainer = CodedTrainer(network, Replication(2), executor)
+        if times > 1:
+            with pytest.raises(RuntimeError, match="times in a row"):
+                trainer.fit(*data, **FIT)
+            return
+        trainer.fit(*data, **FIT)
+    assert trainer.events["rolled_back"] == 1
+    for a, b in zip(trainer.model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_losses_are_those_without_codes(network, data):

@@ -30,7 +30,7 @@ def test_rate_and_flips_per_word(engine, rate):
     each = np.array([(flips >> bit & 1).mean() for bit in range(8)])
     assert np.all(np.abs(each - rate) <= 5 * math.sqrt(rate * (1 - rate) / n))
     assert abs(each.mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / (8 * n))
-    counts = np.bincount(np.unpackbits(flips[:, None], axis=1).sum(axis=1), minlength=9)
+    counts = np.bincount(np.unpackbits(flips[:, None], axis=1).sum(axis=1, dtype=int), minlength=9)
     expected = n * binom.pmf(np.arange(9), 8, rate)
     often = expected >= 20
     seen, hoped = [*counts[often], counts[~often].sum()], [*expected[often], expected[~often].sum()]

@@ -83,7 +83,9 @@ def everything(client, run_id):
 
 
 def paths(client, run_id, folder=None):
-    for item in client.list_artifacts(run_id, folder):
+    with at(client.tracking_uri):  # MLflow 3.1's client forgets its own
+        items = client.list_artifacts(run_id, folder)
+    for item in items:
         if item.is_dir:
             yield from paths(client, run_id, item.path)
         else:
@@ -101,7 +103,7 @@ def named(client, run, name):
 
 
 def fetch(server, run_id, name, folder=None):
-    with at(server.uri):  # MLflow 3.1 forgets the client's own
+    with at(server.uri):
         return mlflow.MlflowClient().download_artifacts(run_id, name, folder)
 
 

@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from distributed_agents import without_a_centre
-from distributed_gradients import berrut, berrut_on_actors
+from distributed_gradients import STRAGGLERS, berrut, berrut_on_actors
 from distributed_nodes import nodes
 from distributed_report import report
 
@@ -56,7 +56,10 @@ def main() -> None:
     simulated = kept(cache / "berrut.json", lambda: berrut(data, smoke))
     agents = kept(cache / "next.json", lambda: without_a_centre(smoke))
     coded = kept(cache / "nodes.json", lambda: nodes(smoke))
-    measured = kept(cache / "berrut_ray.json", lambda: berrut_on_actors(data, smoke)) if arguments.ray else []
+    measured = []
+    for number in (STRAGGLERS[:1] if smoke else STRAGGLERS) if arguments.ray else ():
+        found = kept(cache / f"actors-{number}.json", lambda number=number: berrut_on_actors(data, number, smoke))
+        measured += found
     report(simulated, measured, agents, coded, arguments.out)
     print(f"written to {arguments.out}")
 

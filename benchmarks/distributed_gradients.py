@@ -15,7 +15,7 @@ from axtrain.training.distributed import BerrutGradients, BerrutTrainer, InProce
 
 WORKERS, STRAGGLERS, SLOWER = 30, (0, 5, 10), 8.0
 SAMPLES, TESTED, BATCH, EPOCHS = 6_000, 2_000, 300, 4
-ACTORS_STRAGGLING, SLEEP = (0, 5, 10), 3.0
+SLEEP = 1.0  # seconds, of a straggling actor in each call
 
 
 @dataclass(frozen=True)
@@ -121,21 +121,18 @@ def berrut(data: Path | None, smoke: bool) -> list[dict]:
     return rows
 
 
-def berrut_on_actors(data: Path | None, smoke: bool) -> list[dict]:
+def berrut_on_actors(data: Path | None, stragglers: int, smoke: bool) -> list[dict]:
     """The same on processes of this machine, where stragglers sleep."""
     rows = []
-    for stragglers in ACTORS_STRAGGLING[:1] if smoke else ACTORS_STRAGGLING:
-        slow = [f"worker-{(7 * n) % WORKERS}" for n in range(stragglers)]
-        asleep = [Trouble(name, "sleep", "gradient", steps=10**6, seconds=SLEEP) for name in slow]
-        with RayActors(troubles=asleep) as executor:
-            for name in list(schemes(0)):
-                code, wait_for = schemes(stragglers)[name]
-                # One step before the clock begins: processes start, functions are traced.
-                x, y = mnist(data)[0]
-                BerrutTrainer(lenet5(), executor=executor, code=code).fit(
-                    x[:BATCH], y[:BATCH], batch_size=BATCH, verbose=0
-                )
-                rows.append(one_way(data, executor, name, code, wait_for, stragglers, 1, smoke))
+    slow = [f"worker-{(7 * n) % WORKERS}" for n in range(stragglers)]
+    asleep = [Trouble(name, "sleep", "gradient", steps=10**6, seconds=SLEEP) for name in slow]
+    with RayActors(troubles=asleep) as executor:
+        for name, (code, wait_for) in schemes(stragglers).items():
+            # One step before the clock begins: processes start, functions are traced, late answers come in.
+            x, y = mnist(data)[0]
+            first = BerrutTrainer(lenet5(), executor=executor, code=code)
+            first.fit(x[:BATCH], y[:BATCH], batch_size=BATCH, verbose=0)
+            rows.append(one_way(data, executor, name, code, wait_for, stragglers, 1, smoke))
     return rows
 
 

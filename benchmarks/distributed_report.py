@@ -27,7 +27,7 @@ def picture(simulated: list[dict], measured: list[dict], agents: list[dict], pat
                     axis.plot(*np.array(run["curve"]).T, label=run["way"], linewidth=1.3)
             axis.set_title(f"LeNet-5, {stragglers} of {WORKERS} straggle", fontsize=9)
             axis.set_xlabel(unit)
-            axis.set_ylim(0, 1)
+            axis.set_ylim(0.5, 0.95)
     axes[0][0].set_ylabel("accuracy")
     if axes[0][0].lines:
         axes[0][0].legend(fontsize=7, frameon=False)
@@ -42,7 +42,7 @@ def picture(simulated: list[dict], measured: list[dict], agents: list[dict], pat
         axis.set_xlabel("step")
     axes[2][0].legend(fontsize=6, frameon=False)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=80, format="png", pil_kwargs={"optimize": True})
+        figure.savefig(temporary, dpi=78, format="png", pil_kwargs={"optimize": True})
 
 
 def table(header: list[str], rows: list[list]) -> list[str]:

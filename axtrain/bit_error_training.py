@@ -36,7 +36,7 @@ def with_bit_errors(
     Raises:
         ValueError: a model without failing hardware, or a limit that is not positive.
 
-    Example:
+    Examples:
         >>> import keras, axtrain as ax
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
         >>> faulty = ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.01))

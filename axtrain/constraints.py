@@ -21,7 +21,7 @@ class WeightRange(keras.constraints.Constraint):
     Raises:
         ValueError: a limit that is not a positive finite number.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> np.asarray(WeightRange(0.1)(np.array([-0.3, 0.05]))).round(2).tolist()
         [-0.1, 0.05]

@@ -45,7 +45,7 @@ def set_fidelity(model: keras.Model, fidelity: str, **options) -> None:
         ValueError: an unknown fidelity or option, no hardware layer, or a statistical fidelity on a layer never
             calibrated.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(2)])
         >>> hardware = ax.Hardware(multiplier=ax.multipliers.get("mitchell"))

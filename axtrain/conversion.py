@@ -70,7 +70,7 @@ def convert(
             layer with one product on hardware, or without low < high, calibration
             data that are not finite, or (strict) a layer that cannot be converted.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
         >>> noisy = ax.convert(model, ax.Hardware(), np.eye(4, dtype="float32"))

@@ -37,7 +37,7 @@ class EnergyModel(Description):
     Raises:
         ValueError: a constant that is not a finite number >= 0, or out of its own range.
 
-    Example:
+    Examples:
         >>> round(EnergyModel().multiplication_pj(8, 8), 6)
         0.2
     """

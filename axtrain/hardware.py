@@ -29,7 +29,7 @@ class Hardware(Description):
         ValueError: parts that do not fit together, such as a signed multiplier for unsigned codes.
         TypeError: a part of the wrong kind.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> ax.Hardware(multiplier=ax.multipliers.get("drum4")).activations
         'affine'

@@ -87,7 +87,7 @@ class OutputSensitivity(Penalty):
     for every sample and output (Rademacher). Unlike `LossGradient` it does not vanish where the loss has a minimum.
     Arguments: see `Penalty`. Sources: theory page, section 7; Choi 1992; Bernier 2000; AxTrain (He 2018).
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> ax.OutputSensitivity(strength=1e-3, every=4).every
         4

@@ -38,7 +38,7 @@ def export_saved_model(
         ValueError: a chip whose faults change with every read, so that there is nothing to freeze, or a chip of a
             model without hardware.
 
-    Example:
+    Examples:
         >>> import keras, tempfile, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> noisy = ax.convert(model, ax.Hardware(multiplier=ax.multipliers.get("drum4")), np.eye(4, dtype="float32"))

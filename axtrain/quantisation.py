@@ -76,7 +76,7 @@ class Quantisation(Description):
         Args:
             activation_range, percentile: where ranges come from, as above.
 
-        Example:
+        Examples:
             >>> import axtrain as ax
             >>> ax.Hardware(quantisation=ax.Quantisation.litert()).activation_codes
             (-128, 127)

@@ -36,7 +36,7 @@ def with_sensitivity(model: keras.Model, penalty: Penalty) -> keras.Model:
         TypeError: not a penalty.
         ValueError: a model with a training step of its own, or weights that the penalty has no noise for.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
         >>> active = ax.with_sensitivity(model, ax.OutputSensitivity(strength=0.01))

@@ -52,7 +52,7 @@ class MultiplierError(CodePenalty):
         ValueError: a bad strength or axis, or a histogram of another length, of negative or infinite numbers, or with
             no activation but 0.
 
-    Example:
+    Examples:
         >>> import keras, axtrain as ax
         >>> pull = ax.MultiplierError(ax.multipliers.get("drum4"), 0.01)
         >>> layer = keras.layers.Dense(8, kernel_regularizer=pull)
@@ -130,7 +130,7 @@ class BitFlipEnergy(CodePenalty):
         ValueError: an argument out of range, both or neither of `rate` and `memory`, an unsigned encoding, or a memory
             without a closed form (stuck cells under SECDED).
 
-    Example:
+    Examples:
         >>> import numpy as np, axtrain as ax
         >>> penalty = ax.BitFlipEnergy(1.0, rate=0.01)
         >>> round(float(penalty(np.array([[1.27], [0.0]]))), 5)  # 1e-4 (2 x 216.26 + 1e-4 (255^2 + 1))

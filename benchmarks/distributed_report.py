@@ -42,7 +42,7 @@ def picture(simulated: list[dict], measured: list[dict], agents: list[dict], pat
         axis.set_xlabel("step")
     axes[2][0].legend(fontsize=6, frameon=False)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=78, format="png", pil_kwargs={"optimize": True})
+        figure.savefig(temporary, dpi=72, format="png", pil_kwargs={"optimize": True})
 
 
 def table(header: list[str], rows: list[list]) -> list[str]:

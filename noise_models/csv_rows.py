@@ -13,7 +13,7 @@ def rows_of(lines: Iterable[str]) -> csv.DictReader:
         lines: of a file opened with ``newline=""`` and ``errors="replace"``. A NUL, as files that are no text hold,
             is replaced like the rest that is none: Python 3.10 would stop at it.
 
-    Example:
+    Examples:
         >>> [row["rate"] for row in rows_of(["voltage, rate", "0.5, 0.01"])]
         ['0.01']
     """

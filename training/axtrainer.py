@@ -66,7 +66,7 @@ class AxTrainer:
     Raises:
         ValueError: epochs that are not ints >= 0 or none at all, or a share of no penalty.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
         >>> trainer = ax.AxTrainer(hardware=ax.Hardware(multiplier=ax.multipliers.get("drum4")), anneal=1, fine_tune=1)

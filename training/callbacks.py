@@ -25,7 +25,7 @@ class NoiseSchedule(keras.callbacks.Callback):
     Raises:
         ValueError: not such a function or number; at the start of `fit` a model with no hardware layer.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> [round(ax.callbacks.NoiseSchedule(4).schedule(epoch), 2) for epoch in range(5)]
         [0.25, 0.5, 0.75, 1.0, 1.0]

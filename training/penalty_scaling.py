@@ -37,7 +37,7 @@ def scaled_penalty(
     Raises:
         ValueError: a share below 0, no samples, or a penalty that is 0 or not finite here.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, activation="softmax")])
         >>> x, y = np.random.default_rng(0).random((64, 8), "float32"), np.arange(64) % 3

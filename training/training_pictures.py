@@ -33,7 +33,7 @@ def training_figure(
     Raises:
         ValueError: no curve, curves of different lengths, or another number of epochs.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> history = {"loss": [0.9, 0.4], "accuracy": [0.6, 0.9], "noise_strength": [0.5, 1.0]}
         >>> [axes.get_ylabel() for axes in ax.plots.training_figure(history).axes]

@@ -37,7 +37,7 @@ def weights_figure(
     Raises:
         ValueError: no such layer on hardware, none with weights, or a layer in `before` that does not match.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="out")])
         >>> noisy = ax.convert(model, ax.Hardware(multiplier=ax.multipliers.get("drum4")), np.ones((2, 4), "float32"))

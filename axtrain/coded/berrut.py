@@ -31,7 +31,7 @@ class Berrut:
     Raises:
         ValueError: numbers that are not whole, fewer than two workers, another decoder.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> code = Berrut(groups=4, workers=64)
         >>> x = np.linspace(-1.0, 1.0, 4)

@@ -28,7 +28,7 @@ class Checksum(CopiedBlocks):
     Raises:
         ValueError: what is not a whole number of at least 1.
 
-    Example:
+    Examples:
         >>> Checksum().nodes, Checksum(rows=4, columns=5).nodes
         (1, 20)
     """

@@ -54,7 +54,7 @@ def convert(
         ValueError: a subclassed or unbuilt model, a layer with options that coded layers do not have, an override
             that matches no layer, no layer to code, a dtype that cannot decode the code.
 
-    Example:
+    Examples:
         >>> import keras, axtrain as ax
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6, name="out")])
         >>> coded = ax.coded.convert(model, ax.coded.CodeNet(rows=2, columns=2, errors=1))

@@ -51,7 +51,7 @@ class Decoder:
         adversarial: trust only what is right whatever the errors are: at most floor((N - K) / 2) wrong nodes.
             Otherwise up to N - K - 1, right with probability 1 for independent errors.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from axtrain.coded.generators import systematic
         >>> decoder = Decoder(systematic(8, 5))

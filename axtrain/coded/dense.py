@@ -18,7 +18,7 @@ class CodedDense(CodedLayer):
         units: outputs.
         kwargs: as for `CodedLayer`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from axtrain.coded import CodedDense, CodeNet
         >>> layer = CodedDense(6, code=CodeNet(2, 2))

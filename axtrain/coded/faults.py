@@ -40,7 +40,7 @@ class SoftErrors:
     Raises:
         ValueError: arguments out of range or unknown.
 
-    Example:
+    Examples:
         >>> SoftErrors(rate=1e-2, where=("forward", "backward")).kind
         'mixture'
     """
@@ -83,7 +83,7 @@ class SoftErrors:
     def seen_rate(self) -> float:
         """Probability that a node's result in one product is wrong: what an update or a memory spoiled shows there.
 
-        Example:
+        Examples:
             >>> round(SoftErrors(rate=0.01, where=("forward", "update")).seen_rate, 4)
             0.0199
         """

@@ -93,7 +93,7 @@ class CodeNet(BlockCode, GridCode):
     Raises:
         ValueError: what is not a whole number of at least 1.
 
-    Example:
+    Examples:
         >>> code = CodeNet(rows=4, columns=5, errors=1)
         >>> code.nodes, code.adversarial_errors, code.recovery_threshold
         (38, 1, 5)
@@ -123,7 +123,7 @@ class SystematicMDS(GridCode):
     Raises:
         ValueError: fewer nodes than suffice, or numbers that are not whole.
 
-    Example:
+    Examples:
         >>> code = SystematicMDS(8, 5)
         >>> code.nodes, code.independent_errors, code.adversarial_errors
         (8, 2, 1)

@@ -44,7 +44,7 @@ class ShiftedExponential(Latency):
     Raises:
         ValueError: a negative shift, or a rate that is not positive.
 
-    Example:
+    Examples:
         >>> round(ShiftedExponential(1.0, 2.0).share_within(2.0), 3)
         0.865
     """
@@ -75,7 +75,7 @@ class MeasuredLatency(Latency):
     Raises:
         ValueError: no times, or times that are not positive and finite.
 
-    Example:
+    Examples:
         >>> MeasuredLatency((1.0, 1.2, 5.0, 1.1)).share_within(2.0)
         0.75
     """

@@ -33,7 +33,7 @@ class GeneralizedPolyDot(Code):
     Raises:
         ValueError: fewer nodes than suffice, a basis that the construction does not allow.
 
-    Example:
+    Examples:
         >>> GeneralizedPolyDot(4, 1, 4).product_threshold, GeneralizedPolyDot(2, 2, 1).product_threshold
         (16, 5)
     """

@@ -37,7 +37,7 @@ def expected_iterations(q: float, interval: int) -> float:
         q: probability in (0, 1] that an iteration succeeds.
         interval: I, iterations between two checkpoints, at least 1.
 
-    Example:
+    Examples:
         >>> expected_iterations(1.0, 10), round(expected_iterations(0.9, 10), 2)
         (10.0, 18.68)
     """

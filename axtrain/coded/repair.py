@@ -18,7 +18,7 @@ def recipe(code: Code, shard: int, available: np.ndarray) -> dict[int, float]:
     Returns:
         for each shard to ask its weight; nothing where the others do not suffice.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from axtrain.coded import Replication
         >>> recipe(Replication(3), 0, np.array([False, False, True]))

@@ -68,7 +68,7 @@ class Replication(CopiedBlocks):
     Raises:
         ValueError: numbers that are not whole, or a single copy.
 
-    Example:
+    Examples:
         >>> Replication(3, rows=4, columns=5).nodes, Replication(3).adversarial_errors
         (60, 1)
     """

@@ -72,7 +72,7 @@ def simulate(
     Raises:
         ValueError: numbers that are not positive.
 
-    Example:
+    Examples:
         >>> from axtrain.coded import CodeNet, Uncoded
         >>> coded, plain = (simulate(code, SoftErrors(rate=1e-2)) for code in (CodeNet(4, 5), Uncoded(4, 5)))
         >>> coded.expected < plain.expected / 1.3

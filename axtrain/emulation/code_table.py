@@ -75,7 +75,7 @@ class CodeTable:
         Raises:
             ValueError: a range that is empty or holds codes outside the table.
 
-        Example:
+        Examples:
             >>> import axtrain as ax
             >>> table = CodeTable.plain(ax.multipliers.get("exact", signed=True))
             >>> table.restricted(activations=(0, 127), weights=(-127, 127)).products.shape

@@ -29,7 +29,7 @@ def matmul(a_codes, b_codes, multiplier: Multiplier, engine: str | None = None):
     Raises:
         ValueError: shapes that do not match, codes outside the operand's range, an unknown engine.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> kulkarni = ax.multipliers.get("kulkarni")
         >>> int(ax.emulation.matmul([[3]], [[3]], kulkarni)[0, 0])

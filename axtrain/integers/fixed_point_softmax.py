@@ -45,7 +45,7 @@ def softmax_codes(codes: np.ndarray, scale: float) -> np.ndarray:
         codes: int8, any shape.
         scale: of the codes, real value of one step.
 
-    Example:
+    Examples:
         >>> softmax_codes(np.array([[0, 0]], np.int8), 0.1).tolist()
         [[0, 0]]
     """

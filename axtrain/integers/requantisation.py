@@ -27,7 +27,7 @@ def quantised_multiplier(real: float) -> tuple[int, int]:
     Raises:
         ValueError: negative, not finite, or 2^31 and more.
 
-    Example:
+    Examples:
         >>> quantised_multiplier(0.75)
         (1610612736, 0)
     """
@@ -85,7 +85,7 @@ def multiplied(values, factor, shift) -> np.ndarray:
         values: int32 sums. Where `shift` is positive they are shifted left first, and wrap at 32 bits as C's do.
         factor, shift: ints, or arrays that broadcast against `values`.
 
-    Example:
+    Examples:
         >>> multiplied([-5, 5], *quantised_multiplier(0.25)).tolist()
         [-1, 2]
     """
@@ -103,7 +103,7 @@ def multiplied_once(values, factor, shift) -> np.ndarray:
         values: int32 sums.
         factor, shift: ints, or arrays that broadcast against `values`.
 
-    Example:
+    Examples:
         >>> multiplied_once([-5, 5], *quantised_multiplier(0.25)).tolist()
         [-1, 1]
     """

@@ -49,7 +49,7 @@ class ApproximateQuantizeConfig(_PARTS.QuantizeConfig):
         TypeError: not hardware.
         ValueError: an unknown option, a statistical fidelity, or (when applied) a layer that hardware does not play.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> from axtrain.interop.tfmot import ApproximateQuantizeConfig
         >>> config = ApproximateQuantizeConfig(ax.Hardware(multiplier=ax.multipliers.get("drum4")))

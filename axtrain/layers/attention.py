@@ -36,7 +36,7 @@ class ApproxMultiHeadAttention(SeveralProducts, keras.layers.MultiHeadAttention)
     Raises:
         TypeError, ValueError: arguments of the wrong kind.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> layer = ax.layers.ApproxMultiHeadAttention(2, 4, hardware=ax.Hardware())
         >>> layer.build((None, 5, 8), (None, 5, 8))

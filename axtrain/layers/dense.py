@@ -25,7 +25,7 @@ class ApproxDense(ApproximateLayer, keras.layers.Dense):
     Raises:
         TypeError, ValueError: arguments of the wrong kind.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> layer = ax.layers.ApproxDense(4, hardware=ax.Hardware(multiplier=ax.multipliers.get("drum4")))
         >>> layer.hardware.activations

@@ -27,7 +27,7 @@ class ApproxEinsumDense(ApproximateLayer, keras.layers.EinsumDense):
         TypeError, ValueError: arguments of the wrong kind; with hardware, an equation that is no such product:
             an axis repeated or summed out of one operand, or a batch axis that the kernel has too.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> layer = ax.layers.ApproxEinsumDense("btd,dhk->bthk", (None, 2, 3), hardware=ax.Hardware())
         >>> layer.build((None, 5, 8))

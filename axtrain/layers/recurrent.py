@@ -123,7 +123,7 @@ class ApproxLSTM(_Recurrent, keras.layers.LSTM):
     Raises:
         TypeError, ValueError: arguments of the wrong kind.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> ax.layers.ApproxLSTM(4, hardware=ax.Hardware()).product_names
         ('input', 'recurrent')
@@ -152,7 +152,7 @@ class ApproxGRU(_Recurrent, keras.layers.GRU):
     Raises:
         TypeError, ValueError: arguments of the wrong kind.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> ax.layers.ApproxGRU(4, hardware=ax.Hardware()).product_names
         ('input', 'recurrent')

@@ -24,7 +24,7 @@ class ApproxSeparableConv2D(SeveralProducts, keras.layers.SeparableConv2D):
     Raises:
         TypeError, ValueError: arguments of the wrong kind; with hardware, `data_format="channels_first"`.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> layer = ax.layers.ApproxSeparableConv2D(4, 3, hardware=ax.Hardware())
         >>> layer.product_names

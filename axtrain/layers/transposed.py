@@ -23,7 +23,7 @@ class ApproxConv2DTranspose(ApproximateLayer, keras.layers.Conv2DTranspose):
     Raises:
         TypeError, ValueError: arguments of the wrong kind; with hardware, `data_format="channels_first"`.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> layer = ax.layers.ApproxConv2DTranspose(2, 3, strides=2, hardware=ax.Hardware())
         >>> layer.build((None, 4, 4, 1))

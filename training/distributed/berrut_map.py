@@ -44,7 +44,7 @@ def berrut_map(
     Raises:
         RuntimeError: nobody answered.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> x = np.linspace(-1, 1, 12).reshape(3, 4)
         >>> found = berrut_map(np.tanh, x, workers=60, wait_for=50)

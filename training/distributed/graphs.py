@@ -19,7 +19,7 @@ def edges_of(graph: Any, agents: Iterable[int]) -> Edges:
     Raises:
         ValueError: an agent that the graph does not have.
 
-    Example:
+    Examples:
         >>> edges_of([(0, 1), (1, 2)], range(3))
         {0: {1}, 1: {0, 2}, 2: {1}}
     """
@@ -41,7 +41,7 @@ def metropolis(edges: Edges) -> dict[int, dict[int, float]]:
 
     Source: Xiao and Boyd 2004; theory page, section 10.
 
-    Example:
+    Examples:
         >>> metropolis({0: {1}, 1: {0}})
         {0: {1: 0.5, 0: 0.5}, 1: {0: 0.5, 1: 0.5}}
     """

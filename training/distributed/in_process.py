@@ -32,7 +32,7 @@ class InProcess(Executor):
         troubles: what goes wrong.
         seed: of the latencies.
 
-    Example:
+    Examples:
         >>> from axtrain.training.distributed.worker import Trouble
         >>> class Adder:
         ...     def add(self, step, number, inputs):

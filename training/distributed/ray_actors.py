@@ -25,7 +25,7 @@ class RayActors(Executor):
     Raises:
         ImportError: without the extra `ray`.
 
-    Example:
+    Examples:
         with RayActors() as executor:
             trainer = CodedTrainer(model, code, executor)
             trainer.fit(x, y, epochs=3)

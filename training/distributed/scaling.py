@@ -73,7 +73,7 @@ def coded_step(
         plays: of the step.
         seed: of the jitter.
 
-    Example:
+    Examples:
         >>> from axtrain.coded import CodeNet
         >>> coded_step(CodeNet(4, 5, 1), (784, 1024, 1024, 10), 100).messages
         146

@@ -28,7 +28,7 @@ class Trouble:
     Raises:
         ValueError: another kind, or numbers that are not positive.
 
-    Example:
+    Examples:
         >>> Trouble("node-3", "corrupt", step=5, steps=10).strikes("forward", 14)
         True
     """

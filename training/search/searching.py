@@ -103,7 +103,7 @@ def search(
         ValueError: bad numbers, data or options, or a folder that holds another search.
         ModuleNotFoundError: `"nsga2"` without optuna.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> layers = [keras.layers.Dense(8, activation="relu", name="a"), keras.layers.Dense(3, name="b")]
         >>> model = keras.Sequential([keras.Input((4,)), *layers])

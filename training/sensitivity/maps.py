@@ -82,7 +82,7 @@ def sensitivity(
         ValueError: bad numbers or data, no layer on hardware, a loss that cannot be told, or a memory without a
             closed form.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax", name="out")])
         >>> x = np.random.default_rng(0).random((64, 4), "float32")

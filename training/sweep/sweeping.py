@@ -78,7 +78,7 @@ def sweep(
         ValueError: nothing to sweep, voltages that the hardware does not take, bad data or numbers, or a folder
             that holds another sweep.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="out")])
         >>> x = np.random.default_rng(0).random((64, 4), "float32")

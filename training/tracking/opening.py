@@ -104,7 +104,7 @@ def run(
         ConnectionError: the server does not answer.
         ValueError: another run is open, no run of this id, or it is in another experiment.
 
-    Example:
+    Examples:
         >>> import tempfile, axtrain as ax
         >>> hardware = ax.Hardware(multiplier=ax.multipliers.get("drum4"))
         >>> with tempfile.TemporaryDirectory() as folder:

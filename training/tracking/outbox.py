@@ -136,7 +136,7 @@ def waiting(folder: str | os.PathLike[str] = OUTBOX) -> tuple[Waiting, ...]:
     Raises:
         ValueError: a file in it is no entry of an outbox.
 
-    Example:
+    Examples:
         >>> import axtrain as ax
         >>> ax.tracking.waiting("no_such_folder")
         ()

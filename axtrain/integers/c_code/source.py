@@ -47,7 +47,7 @@ def write_c(network: IntegerNetwork, folder: str | os.PathLike[str]) -> tuple[Pa
         ValueError: a network without operations, a sum that may not fit 32 bits, a softmax over more than 4,095
             classes.
 
-    Example:
+    Examples:
         >>> import tempfile, numpy as np
         >>> from axtrain.integers.network import IntegerNetwork, Product, Tensor
         >>> one = np.ones(1, np.int32)

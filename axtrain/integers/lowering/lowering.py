@@ -34,7 +34,7 @@ def integer_network(model: keras.Model, calibration=None) -> IntegerNetwork:
             that do not fit.
         TypeError: not a Keras model.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np, axtrain as ax
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
         >>> network = ax.integer_network(model, np.eye(4, dtype="float32"))

@@ -80,7 +80,7 @@ def write_memory(
         ValueError: layers with different memories, nothing to store, a bad width or encoding, codes that it cannot
             represent.
 
-    Example:
+    Examples:
         >>> import keras, tempfile, axtrain as ax
         >>> layer = keras.layers.Dense(3, kernel_initializer="ones", name="out")
         >>> model = keras.Sequential([keras.Input((2,)), layer])

@@ -46,7 +46,7 @@ def write_onnx(network: IntegerNetwork, path: str | os.PathLike[str]) -> Path:
         ValueError: a layer whose multiplier is not exact.
         ImportError: the package onnx is not installed.
 
-    Example:
+    Examples:
         >>> import tempfile, numpy as np, onnx
         >>> from axtrain.integers.network import IntegerNetwork, Product, Tensor
         >>> one = np.ones(1, np.int32)

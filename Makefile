@@ -20,7 +20,7 @@ test: $(VENV)/.installed-test
 QUIET := -W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::ResourceWarning -W "ignore:The structure of :UserWarning"
 
 test-oldest: $(OLDEST)/.installed-test
-	$(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal $(QUIET) $(ARGS)
+	TF_NUM_INTRAOP_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal $(QUIET) $(ARGS)
 
 test-wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow tests/end_to_end/test_wheel.py $(ARGS)

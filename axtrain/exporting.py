@@ -156,7 +156,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 def _write(model, layers, folder: Path, accuracy, formats) -> None:
     model.save(folder / "model.keras")
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for layer in layers:
         arrays.update({f"{layer.name}/{key}": value for key, value in _integers(layer).items()})
     with whole_file(folder / "integers.npz") as path, path.open("wb") as file:

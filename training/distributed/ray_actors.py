@@ -99,7 +99,7 @@ class RayActors(Executor):
         begun = ticket.answer.begun
         try:
             note, ticket.answer.size = self._ray.get(ticket.answer.note)
-        except self._ray.exceptions.RayActorError:
+        except _lost(self._ray):
             self.remove(ticket.worker)
             return Outcome(ticket, DEAD, seconds=time.perf_counter() - begun)
         except self._ray.exceptions.TaskCancelledError:
@@ -191,6 +191,12 @@ def _ray() -> Any:
     except ImportError as error:
         raise ImportError("Actors on many machines need Ray: pip install 'axtrain[ray]'.") from error
     return ray
+
+
+def _lost(ray: Any) -> tuple[type[Exception], ...]:
+    """What Ray says of an actor that is gone: by itself, with its machine, or killed because memory ran short."""
+    known = ray.exceptions
+    return known.RayActorError, known.OutOfMemoryError, known.NodeDiedError, known.WorkerCrashedError
 
 
 def _start(ray: Any) -> None:

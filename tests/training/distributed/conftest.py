@@ -1,5 +1,7 @@
 """Executors: this process, and Ray's actors where Ray is installed."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from axtrain.training.distributed import InProcess, RayActors
 def ray():
     """Ray on this machine, for all tests of a process."""
     found = pytest.importorskip("ray", reason="needs the extra `ray`")
+    # Ray would kill actors for the memory that other tests and programs take from the machine.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     with RayActors():  # starts it with our settings, and ends it
         yield found
 

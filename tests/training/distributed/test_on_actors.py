@@ -1,6 +1,7 @@
 """On real processes: nodes, workers and agents killed, asleep and wrong, and a driver interrupted."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -91,6 +92,29 @@ def test_a_network_with_one_killed_and_one_slow(actors):
     assert history["tracking"][-1] < 1e-9
     weights = np.concatenate([weight.reshape(-1) for weight in trainer.model.get_weights()])
     np.testing.assert_allclose(weights, [1.0, -2.0, 0.5, 0.0, 0.0], atol=5e-3)
+
+
+SHORT_OF_MEMORY = """
+import time
+import numpy as np
+from axtrain.training.distributed import RayActors
+from axtrain.training.distributed.berrut_map import FunctionWorker
+with RayActors() as executor:
+    executor.place("worker", FunctionWorker, lambda x: time.sleep(30))
+    print(executor.wait([executor.call("worker", "apply", 0, np.ones(3))], deadline=60)["worker"].status)
+"""
+
+
+@pytest.mark.slow
+def test_an_actor_that_ray_kills_because_memory_ran_short_is_dead(ray, tmp_path):
+    script = tmp_path / "short.py"
+    script.write_text(SHORT_OF_MEMORY)
+    short = {"RAY_memory_monitor_refresh_ms": "100", "RAY_memory_usage_threshold": "0.01"}
+    ran = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=180, env={**os.environ, **short}
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "dead"
 
 
 DRIVER = """

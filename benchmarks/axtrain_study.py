@@ -72,7 +72,7 @@ def main() -> None:
     commits = ", ".join(sorted({cell["commit"] for cell in cells.values()}))
     how = f"{len(cells)} cells, {took:.1f} hours of them, {arguments.jobs} at a time; commits: {commits}"
     titles = {name: task.title for name, task in TASKS.items()}
-    report(rows, arguments.out, METHODS, titles, MULTIPLIERS["coarse"], [how])
+    report(rows, arguments.out, METHODS, titles, MULTIPLIERS, [how])
     print(f"written to {arguments.out}")
 
 

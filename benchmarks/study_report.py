@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import stats
+
+from axtrain.noise_models import picture_style as style
 
 INTRODUCTION = """\
 One clean network for each data set and seed. Every method goes on from it for the same number of epochs:
@@ -36,6 +37,11 @@ def accuracies(rows: list[dict], key: tuple[str, str, str], method: str) -> np.n
     return np.array([100 * row["accuracy"] for row in sorted(chosen, key=lambda row: row["seed"])])
 
 
+def spread(values: np.ndarray) -> float:
+    """Standard deviation over seeds; 0 of one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
 def paired(rows: list[dict], key: tuple[str, str, str], better: str, than: str) -> tuple[float, float, float]:
     """Mean gain in points over seeds, and its 95 % interval by Student's t."""
     gains = accuracies(rows, key, better) - accuracies(rows, key, than)
@@ -45,8 +51,25 @@ def paired(rows: list[dict], key: tuple[str, str, str], better: str, than: str) 
     return float(gains.mean()), float(gains.mean() - half), float(gains.mean() + half)
 
 
-def report(rows: list[dict], folder: Path, methods, titles: dict, coarse: str, notes: list[str]) -> None:
-    """Writes the CSV, the Markdown and the picture."""
+def words(hardware: str, levels: dict[str, str]) -> str:
+    """`mul8u_JV3, coarse`; `1 % of bits`."""
+    for level, multiplier in levels.items():
+        if multiplier == hardware:
+            return f"{hardware}, {level}"
+    return f"{100 * float(hardware.removeprefix('bits ')):g} % of bits"
+
+
+def report(rows: list[dict], folder: Path, methods, titles: dict, levels: dict, notes: list[str]) -> None:
+    """Writes the CSV, the Markdown and the picture.
+
+    Args:
+        rows: of the study.
+        folder: where they go.
+        methods: of training, in the table's order.
+        titles: of the data sets, by name.
+        levels: multipliers, by level.
+        notes: on how the study was run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "axtrain_study.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -67,8 +90,8 @@ def report(rows: list[dict], folder: Path, methods, titles: dict, coarse: str, n
     ]
     for key in keys:
         found = [accuracies(rows, key, method) for method in methods]
-        cells = [f"{one.mean():.2f} +- {one.std(ddof=1) if len(one) > 1 else 0:.2f}" for one in found]
-        lines.append(f"| {titles[key[0]]} | {key[1]} | {key[2]} | " + " | ".join(cells) + " |")
+        cells = [f"{one.mean():.2f} +- {spread(one):.2f}" for one in found]
+        lines.append(f"| {titles[key[0]]} | {words(key[1], levels)} | {key[2]} | " + " | ".join(cells) + " |")
     pairs = [("passive", "conventional"), ("both", "passive"), ("active", "conventional")]
     lessened = ("active", "passive", "both")
     lines += [
@@ -85,11 +108,11 @@ def report(rows: list[dict], folder: Path, methods, titles: dict, coarse: str, n
         texts = [f"{gain:+.2f} ({low:+.2f} .. {high:+.2f})" for gain, low, high in gains]
         left = {method: 100 - accuracies(rows, key, method).mean() for method in (*lessened, "conventional")}
         texts += [f"{100 * (1 - left[method] / left['conventional']):.1f} %" for method in lessened]
-        lines.append(f"| {titles[key[0]]} | {key[1]} | {key[2]} | " + " | ".join(texts) + " |")
-    lines += verdicts(rows, keys, coarse)
+        lines.append(f"| {titles[key[0]]} | {words(key[1], levels)} | {key[2]} | " + " | ".join(texts) + " |")
+    lines += verdicts(rows, keys, levels["coarse"])
     lines += ["", "![errors left](axtrain_study.png)", ""]
     (folder / "axtrain_study.md").write_text("\n".join(lines))
-    _picture(rows, keys, methods, titles, folder / "axtrain_study.png")
+    _picture(rows, keys, methods, titles, levels, folder / "axtrain_study.png")
 
 
 def verdicts(rows: list[dict], keys: list[tuple[str, str, str]], coarse: str) -> list[str]:
@@ -106,17 +129,20 @@ def verdicts(rows: list[dict], keys: list[tuple[str, str, str]], coarse: str) ->
     return lines
 
 
-def _picture(rows, keys, methods, titles, path: Path) -> None:
+def _picture(rows, keys, methods, titles, levels, path: Path) -> None:
     """For each data set, the errors left by every method on every hardware."""
     names = list(dict.fromkeys(data for data, _, _ in keys))
-    figure = Figure(figsize=(4 * len(names), 4), layout="constrained")
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    colours = (style.SILVER, style.MUTED, style.SKY, style.ORANGE, style.BLUE)
+    figure, panels = style.panels(6.4, 2.2, len(names))  # above one another
+    for axes, name in zip(panels, names, strict=True):
         shown = [key for key in keys if key[0] == name and key[2] != "val"]
-        for offset, method in enumerate(methods):
+        for number, method in enumerate(methods):
             errors = [100 - accuracies(rows, key, method) for key in shown]
-            places = np.arange(len(shown)) + (offset - len(methods) / 2) * 0.16
-            axes.bar(places, [e.mean() for e in errors], 0.15, yerr=[e.std() for e in errors], label=method)
-        axes.set_xticks(np.arange(len(shown)), [key[1] for key in shown], rotation=45, ha="right")
-        axes.set(title=titles[name], ylabel="errors [%]", yscale="log")
-    axes.legend(title="training", fontsize="small")
+            places = np.arange(len(shown)) + (number - (len(methods) - 1) / 2) * 0.16
+            look = {"label": method, "color": colours[number], "error_kw": {"elinewidth": 0.8}}
+            axes.bar(places, [e.mean() for e in errors], 0.15, yerr=[spread(e) for e in errors], **look)
+        axes.set_xticks(np.arange(len(shown)), [words(key[1], levels).replace(", ", "\n") for key in shown])
+        axes.set_title(titles[name], loc="left", fontsize="medium")
+        axes.set_ylabel("errors [%]")
+    style.legend_below(figure, narrow=len(methods))
     figure.savefig(path, dpi=120)

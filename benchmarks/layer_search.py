@@ -32,7 +32,7 @@ import axtrain as ax
 from axtrain.files import whole_file
 
 SELECTION = 3000
-EPOCHS, FURTHER = 30, 3
+EPOCHS, FURTHER, FURTHER_RATE = 30, 5, 1e-3
 SAVING, LOST = 0.75, 1.0
 
 
@@ -100,7 +100,7 @@ def main() -> None:
         budget=arguments.budget,
         objective="multipliers",
         confirm=4 if arguments.smoke else arguments.confirm,
-        train=lambda model: fitted(model, x[:cut], y[:cut], further, 5e-4, seed=1),
+        train=lambda model: fitted(model, x[:cut], y[:cut], further, FURTHER_RATE, seed=1),
         train_candidates=1 if arguments.smoke else arguments.train_candidates,
         calibration=x[:512],
         batch_size=250,
@@ -108,7 +108,7 @@ def main() -> None:
     )
     exact = ax.convert(network, ax.Hardware(), x[:512])
     right = {"exact 8 bits": exact.predict(x_val, batch_size=250, verbose=0).argmax(-1) == y_val}
-    fitted(exact, x[:cut], y[:cut], further, 5e-4, seed=1)
+    fitted(exact, x[:cut], y[:cut], further, FURTHER_RATE, seed=1)
     right["exact 8 bits, trained further"] = exact.predict(x_val, batch_size=250, verbose=0).argmax(-1) == y_val
     lines = [found.table(), "", str(found.best)]
     if found.model is not None:

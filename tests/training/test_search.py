@@ -1,6 +1,7 @@
 import itertools
 import json
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from axtrain.training.evaluation import Evaluation
 from axtrain.training.search.confirmations import farthest, most_promising, spread_out
 from axtrain.training.search.front_search import front, sums, supported
 from axtrain.training.search.results import SearchPoint, SearchResult, is_dominated
+from axtrain.training.search.winners import choose
 
 SRAM = ax.memories.NearThresholdSRAM
 
@@ -313,6 +315,54 @@ def point(energy, mean=None, trained=None, **kwargs):
     return SearchPoint(
         assignment={"a": "x", "b": "y"}, energy_pj=energy, saving=1 - energy / 4e3, predicted=0.1, **measured, **kwargs
     )
+
+
+class Known:
+    """A player of 199 points whose accuracy is known: before training a line, after it enough from an energy on."""
+
+    def __init__(self, enough_from):
+        self.enough_from, self.trainings = enough_from, []
+        self.exact = replace(point(100.0, 0.9), assignment={})
+        every = [replace(point(energy), assignment={"a": str(energy), "b": "x"}) for energy in np.arange(0.5, 100, 0.5)]
+        self.points = [
+            replace(one, evaluation=self.played(one.assignment)) if one.energy_pj % 20 == 0 else one for one in every
+        ]
+
+    def played(self, assignment):
+        return evaluation(0.2 + 0.006 * float(assignment["a"]))
+
+    def trained(self, assignment, train):
+        energy = float(assignment["a"])
+        self.trainings.append(energy)
+        return train(energy), evaluation(0.9 if energy >= self.enough_from else 0.8)
+
+    def chosen(self, most):
+        best, model, notes = choose(self.points, self.exact, self, 0.01, str, most)
+        return self.points[best], model, notes
+
+
+class TestWhichAreTrained:
+    @pytest.mark.parametrize("enough_from", [45.0, 61.5, 77.0, 95.0])
+    def test_it_goes_on_between_the_played_ones(self, enough_from):
+        known = Known(enough_from)
+        best, model, notes = known.chosen(most=20)
+        assert model == str(best.energy_pj)
+        assert enough_from <= best.energy_pj <= enough_from + 2  # a hundredth of 100, twice
+        assert len(known.trainings) == len(set(known.trainings)) <= 8  # 2 of the 4 played, 20 halved to 1
+        assert notes[0].startswith(f"{len(known.trainings)} trained")
+
+    def test_no_more_than_asked(self):
+        known = Known(61.5)
+        best, _, _ = known.chosen(most=3)
+        assert known.trainings == [80.0, 60.0, 70.0]  # the played ones that are hopeful: 60 and 80
+        assert best.energy_pj == 70.0
+
+    def test_the_hopeless_are_played_and_not_trained(self):
+        known = Known(0.0)
+        best, _, _ = known.chosen(most=20)
+        assert 0.2 + 0.006 * best.energy_pj >= 0.45  # half of the reference's 0.9
+        assert best.energy_pj <= (0.45 - 0.2) / 0.006 + 2
+        assert min(known.trainings) == best.energy_pj
 
 
 @pytest.fixture

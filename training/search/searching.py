@@ -61,8 +61,8 @@ def search(
        of the largest expected saving, by what the played ones say of the rise that the budget allows; without one
        they fill the largest gaps.
     4. The cheapest played one within the budget is chosen. With `train`, cheaper ones of the played front are trained
-       too, halving between those that are good enough after training and those that are not; the cheapest good one
-       is chosen.
+       too, halving between those that are good enough after training and those that are not, then one halfway between
+       the two in energy, and so on; the cheapest good one is chosen.
 
     A layer's energy on a candidate does not depend on the other layers' (`axtrain.energy`).
 
@@ -142,12 +142,12 @@ def search(
         for row, energy, rise in zip(found.tolist(), energies, predicted, strict=True)
     ]
     _confirm(points, exact, player, budget, confirm, verbose)
-    played = [point for point in points if point.confirmed]
-    points = [replace(point, dominated=is_dominated(point, [exact, *played])) for point in points]
+    points = _with_front(points, exact)
     best: int | None = None
     trained, notes = None, list[str]()
     if budget is not None:
         best, trained, notes = choose(points, exact, player, budget, train, train_candidates)
+        points = _with_front(points, exact)
     return SearchResult(
         points=tuple(points),
         exact=exact,
@@ -180,6 +180,12 @@ def _check(x, y, budget, confirm, objective, train, train_candidates, samples, o
             "`train` must be a function of the model, and needs a budget to choose by. "
             f"Received: train={train!r}, budget={budget!r}"
         )
+
+
+def _with_front(points: list[SearchPoint], exact: SearchPoint) -> list[SearchPoint]:
+    """The points, told whether a played one dominates them."""
+    played = [exact, *(point for point in points if point.confirmed)]
+    return [replace(point, dominated=is_dominated(point, played)) for point in points]
 
 
 def _confirm(

@@ -12,6 +12,7 @@ from axtrain.training.search.playing import Player
 from axtrain.training.search.results import SearchPoint, within
 
 _HOPELESS = 0.5  # of the reference's accuracy: what lost more before training is not tried (chosen here)
+_FINE = 0.01  # of the reference's energy: two that are nearer than that have nothing between them (chosen here)
 
 
 def choose(
@@ -24,10 +25,11 @@ def choose(
 ) -> tuple[int | None, keras.Model | None, list[str]]:
     """The chosen point's number, its trained model, and notes; points that are trained take their evaluations.
 
-    Without training the cheapest within the budget, cheaper than the reference. With it, the ladder is that one and the
-    cheaper points of the played front; it is halved, towards the cheaper where training was enough, `most` times or
-    until nothing is between. If training was never enough, the one that needs none is trained as well, and kept
-    untrained if that made it worse than the budget.
+    Without training the cheapest within the budget, cheaper than the reference. With it, cheaper points are trained:
+    those of the played front, halving between the dearest for which training was not enough and the cheapest for which
+    it was; then, where none of the played is left between the two, the point halfway in energy, played first. It ends
+    after `most` trainings, or when the two are near. If training was never enough, the one that needs none is trained
+    as well, and kept untrained if that made it worse than the budget.
 
     Args:
         points: of the search.
@@ -40,34 +42,34 @@ def choose(
     cheaper = [number for number, point in enumerate(points) if point.confirmed and point.energy_pj < exact.energy_pj]
     good = [number for number in cheaper if within(points[number].evaluation, exact, budget)]
     best = min(good, key=lambda number: points[number].energy_pj, default=None)
-    model = None
     if train is None:
         return best, None, _notes(best, [], points, exact, budget)
-    ladder = sorted(
-        (number for number in cheaper if _worth(points, number, best, exact)), key=lambda n: points[n].energy_pj
-    )
     models: dict[int, keras.Model] = {}
+    tried: list[int] = []
 
     def enough(number: int) -> bool:
+        tried.append(number)
         found, evaluation = player.trained(points[number].assignment, train)
         points[number] = replace(points[number], trained=evaluation)
         if within(evaluation, exact, budget):
             models[number] = found
         return number in models
 
-    low, high = 0, len(ladder)
-    tried: list[int] = []
-    while low < high and len(tried) < most:
-        middle = (low + high) // 2
-        tried.append(ladder[middle])
-        if enough(ladder[middle]):
-            high = middle
+    low, high = 0.0, exact.energy_pj if best is None else points[best].energy_pj
+    while len(tried) < most:
+        number = _between(points, exact, low, high)
+        if number is None:
+            break
+        if not points[number].confirmed:
+            points[number] = replace(points[number], evaluation=player.played(points[number].assignment))
+        energy = points[number].energy_pj
+        if _hopeful(points[number], exact) and enough(number):
+            high = energy
         else:
-            low = middle + 1
+            low = energy
     if models:
         best = min(models, key=lambda number: points[number].energy_pj)
-    elif best is not None and best not in tried:
-        tried.append(best)
+    elif best is not None:
         enough(best)
     model = None if best is None else models.get(best)
     notes = _notes(best, tried, points, exact, budget)
@@ -77,16 +79,27 @@ def choose(
     return best, model, notes
 
 
-def _worth(points: list[SearchPoint], number: int, best: int | None, exact: SearchPoint) -> bool:
-    """Whether a point is on the ladder of those to train: of the front, no dearer than the best, and not hopeless."""
-    point = points[number]
-    if number == best:
-        return True
-    if best is not None and point.energy_pj >= points[best].energy_pj:
-        return False
+def _between(points: list[SearchPoint], exact: SearchPoint, low: float, high: float) -> int | None:
+    """The next point to train, of an energy between these: the middle one of the played front, else one to play."""
+    front = [number for number, point in enumerate(points) if point.confirmed and not point.dominated]
+    low = max([low, *(points[n].energy_pj for n in front if not _hopeful(points[n], exact))])
+    inside = sorted(
+        (number for number, point in enumerate(points) if low < point.energy_pj < high),
+        key=lambda number: points[number].energy_pj,
+    )
+    played = [number for number in inside if number in front]
+    if played:
+        return played[len(played) // 2]
+    if high - low < 2 * _FINE * exact.energy_pj:
+        return None
+    low = max(low, min(point.energy_pj for point in points))
+    unplayed = [number for number in inside if not points[number].confirmed]
+    return min(unplayed, key=lambda number: abs(points[number].energy_pj - (low + high) / 2), default=None)
+
+
+def _hopeful(point: SearchPoint, exact: SearchPoint) -> bool:
     evaluation, reference = point.evaluation, exact.evaluation
-    hopeful = evaluation is not None and reference is not None and evaluation.mean >= _HOPELESS * reference.mean
-    return hopeful and not point.dominated
+    return evaluation is not None and reference is not None and evaluation.mean >= _HOPELESS * reference.mean
 
 
 def _notes(best, tried: list[int], points: list[SearchPoint], exact: SearchPoint, budget: float) -> list[str]:

@@ -108,7 +108,7 @@ def page(found: ax.SearchResult, right: dict[str, np.ndarray], notes: list[str])
         "| layer | chosen |", "|---|---|", *assignment, "",
         "![Pareto front](layer_search.png)", "",
         "*Every played assignment on the selection part: energy against accuracy, before training and after.*", "",
-        "```", found.table(), "```", "",
+        "```text", found.table(), "```", "",
     ])  # fmt: skip
 
 

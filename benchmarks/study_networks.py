@@ -18,6 +18,7 @@ from axtrain.files import whole_file, write_whole
 
 MULTIPLIERS = {"mild": "mul8s_1L2H", "medium": "mul8u_17KS", "coarse": "mul8u_JV3"}
 METHODS = ("conventional", "decay", "passive", "active", "both")
+EXACT = "exact"  # 8 bits without errors: what the conventional network has to lose
 RATES = (3e-3, 1e-3, 1e-2, 3e-4, 6e-3, 2e-2)  # of Adam, where they are all a method has to choose
 CHIPS, TUNING_CHIPS = 20, 5
 
@@ -92,7 +93,9 @@ class Study:
             self.parts = {part: (x[:500], y[:500]) for part, (x, y) in self.parts.items()}
 
     def hardware(self, name: str) -> ax.Hardware:
-        """By a table's name, or `bits RATE`."""
+        """By a table's name, `bits RATE` or `exact`."""
+        if name == EXACT:
+            return ax.Hardware(name=name)
         if name.startswith("bits "):
             return ax.Hardware(weight_memory=ax.memories.BitErrors(rate=float(name[5:]), fault="persistent"), name=name)
         table = ax.Multiplier.load(self.data / "luts" / f"{name}.npy", signed=name.startswith("mul8s"))
@@ -178,8 +181,8 @@ class Study:
     def rows(self, only: list[str] | None) -> list[dict]:
         """One for each hardware, method, seed and test part."""
         found = []
-        for hardware in only or self.hardware_names():
-            for method in METHODS:
+        for hardware in (EXACT, *(only or self.hardware_names())):
+            for method in METHODS[:1] if hardware == EXACT else METHODS:
                 setting = self.chosen(hardware, method)
                 for seed in range(1 if self.smoke else self.task.seeds):
                     for part in self.task.tests:

@@ -18,7 +18,8 @@ float, with a penalty on how much the hardware's noise moves the loss; `both` on
 the same number of settings (rate of Adam, decay, share of the penalty in the loss), chosen for each hardware by seed 0
 on training samples held out for it. Then every network is played bit-exactly: on multipliers once, on faulty memories
 on 20 chips. Hardware: a mild, a medium and a coarse multiplier, and weight memories in which this share of the bits
-is wrong, for good, on a chip of its own.
+is wrong, for good, on a chip of its own. `exact` is the conventional network on exact 8-bit hardware, tuned for it: the
+distance to it is what there is to win.
 
 AxTrain's authors report that active training alone removes 40.8, 34.6 and 25.2 % of the errors that conventional
 training has at three levels of approximation, and both methods 75.6, 58.5 and 37.7 %. Their levels are not public,
@@ -35,6 +36,11 @@ def accuracies(rows: list[dict], key: tuple[str, str, str], method: str) -> np.n
     """
     chosen = [r for r in rows if (r["data"], r["hardware"], r["part"]) == key and r["method"] == method]
     return np.array([100 * row["accuracy"] for row in sorted(chosen, key=lambda row: row["seed"])])
+
+
+def exact(rows: list[dict], key: tuple[str, str, str]) -> np.ndarray:
+    """Of the conventional networks on exact 8-bit hardware, in per cent; empty where they were not asked for."""
+    return accuracies(rows, (key[0], "exact", key[2]), "conventional")
 
 
 def spread(values: np.ndarray) -> float:
@@ -76,6 +82,7 @@ def report(rows: list[dict], folder: Path, methods, titles: dict, levels: dict, 
         writer.writeheader()
         writer.writerows(rows)
     keys = list(dict.fromkeys((row["data"], row["hardware"], row["part"]) for row in rows))
+    keys = [key for key in keys if key[1] != "exact"]
     lines = [
         "# AxTrain: active, passive, both",
         "",
@@ -85,12 +92,12 @@ def report(rows: list[dict], folder: Path, methods, titles: dict, levels: dict, 
         *(f"- {note}" for note in [*notes, f"{os.cpu_count()} cores"]),
         "- accuracy in per cent: mean +- standard deviation over seeds",
         "",
-        "| data | hardware | part | " + " | ".join(methods) + " |",
-        "|---" * (3 + len(methods)) + "|",
+        "| data | hardware | part | exact | " + " | ".join(methods) + " |",
+        "|---" * (4 + len(methods)) + "|",
     ]
     for key in keys:
-        found = [accuracies(rows, key, method) for method in methods]
-        cells = [f"{one.mean():.2f} +- {spread(one):.2f}" for one in found]
+        found = [exact(rows, key), *(accuracies(rows, key, method) for method in methods)]
+        cells = [f"{one.mean():.2f} +- {spread(one):.2f}" if len(one) else "" for one in found]
         lines.append(f"| {titles[key[0]]} | {words(key[1], levels)} | {key[2]} | " + " | ".join(cells) + " |")
     pairs = [("passive", "conventional"), ("both", "passive"), ("active", "conventional")]
     lessened = ("active", "passive", "both")
@@ -141,8 +148,10 @@ def _picture(rows, keys, methods, titles, levels, path: Path) -> None:
             places = np.arange(len(shown)) + (number - (len(methods) - 1) / 2) * 0.16
             look = {"label": method, "color": colours[number], "error_kw": {"elinewidth": 0.8}}
             axes.bar(places, [e.mean() for e in errors], 0.15, yerr=[spread(e) for e in errors], **look)
+        if shown and len(ceiling := exact(rows, shown[0])):
+            axes.axhline(100 - ceiling.mean(), color="black", linewidth=1, linestyle=":", label="exact 8 bits")
         axes.set_xticks(np.arange(len(shown)), [words(key[1], levels).replace(", ", "\n") for key in shown])
         axes.set_title(titles[name], loc="left", fontsize="medium")
         axes.set_ylabel("errors [%]")
-    style.legend_below(figure, narrow=len(methods))
+    style.legend_below(figure, narrow=len(methods) + 1)
     figure.savefig(path, dpi=120)

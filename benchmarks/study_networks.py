@@ -44,7 +44,7 @@ class Setting:
 
 _DECAY = ((3e-3, 0.3), (1e-2, 0.3), (3e-3, 0.03), (3e-3, 3.0), (1e-2, 0.03), (1e-2, 3.0))
 _SHARE = ((3e-3, 0.1), (3e-3, 0.3), (1e-3, 0.1), (3e-3, 1.0), (1e-2, 0.3), (1e-2, 1.0))
-# As many for each method, the likeliest first: a task tries as many of them as it has time for.
+# As many for each method.
 SETTINGS = {
     "conventional": tuple(Setting(rate) for rate in RATES),
     "decay": tuple(Setting(rate, decay=decay) for rate, decay in _DECAY),
@@ -174,7 +174,7 @@ class Study:
     def chosen(self, hardware: str, method: str) -> Setting:
         """By seed 0 on the tuning part, the mean over chips; of equals the first."""
         return max(
-            SETTINGS[method][: self.task.settings],
+            SETTINGS[method],
             key=lambda setting: np.mean(self.figure(Cell(self.name, 0, hardware, method, setting), "tuning")),
         )
 

@@ -65,6 +65,10 @@ def words(hardware: str, levels: dict[str, str]) -> str:
     return f"{100 * float(hardware.removeprefix('bits ')):g} % of bits"
 
 
+def _bit_error_rate(hardware: str) -> float:
+    return float(hardware.removeprefix("bits ")) if hardware.startswith("bits ") else 0.0
+
+
 def report(rows: list[dict], folder: Path, methods, titles: dict, levels: dict, notes: list[str]) -> None:
     """Writes the CSV, the Markdown and the picture.
 
@@ -116,23 +120,32 @@ def report(rows: list[dict], folder: Path, methods, titles: dict, levels: dict, 
         left = {method: 100 - accuracies(rows, key, method).mean() for method in (*lessened, "conventional")}
         texts += [f"{100 * (1 - left[method] / left['conventional']):.1f} %" for method in lessened]
         lines.append(f"| {titles[key[0]]} | {words(key[1], levels)} | {key[2]} | " + " | ".join(texts) + " |")
-    lines += verdicts(rows, keys, levels["coarse"])
+    lines += verdicts(rows, keys, levels)
     lines += ["", "![errors left](axtrain_study.png)", ""]
     (folder / "axtrain_study.md").write_text("\n".join(lines))
     _picture(rows, keys, methods, titles, levels, folder / "axtrain_study.png")
 
 
-def verdicts(rows: list[dict], keys: list[tuple[str, str, str]], coarse: str) -> list[str]:
-    """At the coarse multiplier: on how many data sets the 95 % interval of each gain lies above zero; wanted, four."""
+def verdicts(rows: list[dict], keys: list[tuple[str, str, str]], levels: dict[str, str]) -> list[str]:
+    """For each hardware, on how many data sets the 95 % interval of a gain lies above zero, and below."""
     lines = [
         "",
-        f"At the coarse level, {coarse}: data sets on which the 95 % interval of the gain lies above zero.",
+        "Data sets on which the 95 % interval of the gain, on the test part, lies above zero; and below it.",
         "",
     ]
-    judged = [key for key in keys if key[1] == coarse and key[2] == "test"]
-    for better, than in (("both", "passive"), ("passive", "conventional")):
-        clear = [key[0] for key in judged if paired(rows, key, better, than)[1] > 0]
-        lines.append(f"- {better} over {than}: {len(clear)} of {len(judged)} ({', '.join(clear) or 'none'})")
+    pairs = (("both", "passive"), ("passive", "conventional"), ("active", "conventional"))
+    lines += ["| hardware | " + " | ".join(f"{a} over {b}" for a, b in pairs) + " |", "|---" * (1 + len(pairs)) + "|"]
+    for hardware in sorted(dict.fromkeys(key[1] for key in keys), key=_bit_error_rate):
+        judged = [key for key in keys if key[1] == hardware and key[2] == "test"]
+        texts = []
+        for better, than in pairs:
+            gains = {key[0]: paired(rows, key, better, than) for key in judged}
+            above = [name for name, (_, low, _) in gains.items() if low > 0]
+            below = [name for name, (_, _, high) in gains.items() if high < 0]
+            listed = f" ({', '.join(above)})" if above else ""
+            lost = f"; below: {', '.join(below)}" if below else ""
+            texts.append(f"{len(above)} of {len(judged)}{listed}{lost}")
+        lines.append(f"| {words(hardware, levels)} | " + " | ".join(texts) + " |")
     return lines
 
 

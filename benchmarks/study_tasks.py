@@ -28,7 +28,6 @@ class Task:
         tuning: training samples held out for tuning.
         tests: the parts it is evaluated on.
         rates: bit-error rates; every task has all multipliers.
-        settings: that each method is tuned by.
     """
 
     title: str
@@ -41,7 +40,6 @@ class Task:
     tuning: int = 2000
     tests: tuple[str, ...] = ("test",)
     rates: tuple[float, ...] = (1e-3, 5e-3, 1e-2)
-    settings: int = 6
 
 
 def cnn() -> keras.Model:
@@ -75,7 +73,6 @@ TASKS = {
         seeds=3,
         tests=("val", "test"),
         rates=(5e-3,),
-        settings=4,
     ),
 }
 

@@ -163,7 +163,8 @@ def _picture(rows, keys, methods, titles, levels, path: Path) -> None:
             axes.bar(places, [e.mean() for e in errors], 0.15, yerr=[spread(e) for e in errors], **look)
         if shown and len(ceiling := exact(rows, shown[0])):
             axes.axhline(100 - ceiling.mean(), color="black", linewidth=1, linestyle=":", label="exact 8 bits")
-        axes.set_xticks(np.arange(len(shown)), [words(key[1], levels).replace(", ", "\n") for key in shown])
+        below = [words(key[1], levels).replace(", ", "\n").replace(" of", "\nof") for key in shown]
+        axes.set_xticks(np.arange(len(shown)), below, fontsize="small")
         axes.set_title(titles[name], loc="left", fontsize="medium")
         axes.set_ylabel("errors [%]")
     style.legend_below(figure, narrow=len(methods) + 1)

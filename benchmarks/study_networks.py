@@ -175,10 +175,8 @@ class Study:
 
     def chosen(self, hardware: str, method: str) -> Setting:
         """By seed 0 on the tuning part, the mean over chips; of equals the first."""
-        return max(
-            SETTINGS[method],
-            key=lambda setting: np.mean(self.figure(Cell(self.name, 0, hardware, method, setting), "tuning")),
-        )
+        cells = {setting: Cell(self.name, 0, hardware, method, setting) for setting in SETTINGS[method]}
+        return max(cells, key=lambda setting: np.mean(self.figure(cells[setting], "tuning")))
 
     def rows(self, only: list[str] | None) -> list[dict]:
         """One for each hardware, method, seed and test part."""

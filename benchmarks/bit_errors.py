@@ -33,10 +33,10 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 from resnet8 import resnet8
-from study_training import commit, keep_averages, shifted_and_mirrored
+from study_training import commit, keep_averages, save, shifted_and_mirrored
 
 import axtrain as ax
-from axtrain.files import whole_file, write_whole
+from axtrain.files import write_whole
 
 RATES = (1e-5, 1e-3, 1e-2, 2.5e-2)
 WAYS = ("ordinary", "clipped", "randbet", "passive")
@@ -266,12 +266,6 @@ def run_all(studies: list[Study], jobs: int) -> list[dict]:
             for way in reversed(WAYS):
                 waiting[study.name, way] = pool.submit(in_process, threads, study, "rows", way)
         return [row for study in studies for way in WAYS for row in waiting[study.name, way].result()]
-
-
-def save(model: keras.Model, path: Path) -> None:
-    """A file whole or not at all."""
-    with whole_file(path) as temporary:
-        model.save(temporary)
 
 
 def write(path: Path, content: dict) -> None:

@@ -26,11 +26,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from resnet8 import resnet8
-from study_training import commit, shifted_and_mirrored
+from study_training import commit, save, shifted_and_mirrored
 from timing import machine
 
 import axtrain as ax
-from axtrain.files import whole_file
 
 SELECTION = 3000
 EPOCHS, FURTHER, FURTHER_RATE = 30, 5, 1e-3
@@ -75,9 +74,7 @@ def fitted(model: keras.Model, x, y, epochs: int, rate: float, seed: int) -> Non
 def kept(path: Path, make: Callable[[], keras.Model]) -> keras.Model:
     """The model in the file, made where there is none."""
     if not path.is_file():
-        model = make()
-        with whole_file(path) as temporary:
-            model.save(temporary)
+        save(make(), path)
     return ax.load_model(path)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import keras
 import tensorflow as tf
+
+from axtrain.files import whole_file
 
 
 def shifted_and_mirrored(images, labels):
@@ -29,3 +32,9 @@ def commit() -> str:
     """Of the code that runs."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """A file whole or not at all."""
+    with whole_file(path) as temporary:
+        model.save(temporary)

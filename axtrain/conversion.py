@@ -54,7 +54,7 @@ def convert(
             calibration data.
         strict: raise where a layer with products cannot be converted.
         fidelity: `"exact"`, `"calibrated"`, `"gaussian"` or `"float"`; `axtrain.set_fidelity` changes it later.
-        engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+        engine: `None` chooses the cheapest; a name (`"numba"`, `"low_rank"`, `"gather"`) forces one.
         gradient: `"straight_through"`, or `"table"`: the smoothed slopes of the circuit's own table, for coarse
             circuits (theory page, section 3; docs/results/gradients.md shows where it wins).
         gradient_window: half window in codes over which `"table"` smooths.

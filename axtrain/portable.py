@@ -7,14 +7,11 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from axtrain.controls import hardware_layers, set_chip, set_noise_strength
 from axtrain.copying import copy_of
-from axtrain.emulation.factorisation import exact_rank, factorise_rest
-from axtrain.emulation.selection import LOOK_UP_COST
 
 
 def export_saved_model(
@@ -66,7 +63,9 @@ def write_saved_model(frozen: keras.Model, folder: Path) -> None:
 
 
 def frozen_copy(model: keras.Model, chip: int | None = None) -> keras.Model:
-    """A copy whose layers play the exact fidelity on engines that a graph can hold, without what changes by itself.
+    """A copy whose layers play the exact fidelity, without what changes by itself.
+
+    While a graph is being saved, only engines that it can hold are chosen.
 
     Args:
         model: Sequential or Functional.
@@ -78,27 +77,13 @@ def frozen_copy(model: keras.Model, chip: int | None = None) -> keras.Model:
     copy = copy_of(model)
     layers = list(hardware_layers(copy))
     for layer in layers:
-        engine = "low_rank" if all(map(_factorised, layer.products)) else "gather"
-        layer.play_as(replace(layer.playing, fidelity="exact", engine=engine))
+        layer.play_as(replace(layer.playing, fidelity="exact", engine=None))
     if chip is not None:
         _check_frozen(layers)
         set_chip(copy, chip)
     elif layers:
         set_noise_strength(copy, 0.0)
     return copy
-
-
-def _factorised(product: Any) -> bool:
-    """Whether the table is cheaper as factors than as look-ups, in an ordinary graph on a CPU."""
-    table = product.state.hardware.code_table
-    limit = LOOK_UP_COST["cpu"][product.geometry.operation]
-    if exact_rank(table) > limit + 2:
-        return False
-    try:
-        factors = factorise_rest(table)
-    except ArithmeticError:
-        return False
-    return factors.exact_terms >= 1 and factors.rank <= limit
 
 
 def _check_frozen(layers: list) -> None:

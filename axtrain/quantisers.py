@@ -12,7 +12,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from axtrain.emulation.selection import native_obstacle
+from axtrain.emulation.native.engine import native_obstacle
+
+
+class Kernel(NamedTuple):
+    """Weights, and how they are quantised; no memory has changed their codes.
+
+    Attributes:
+        value: float32 tensor.
+        limit: the largest code.
+        per_tensor: whether all channels have the same scale.
+    """
+
+    value: Any
+    limit: int
+    per_tensor: bool
 
 
 class Codes(NamedTuple):
@@ -23,12 +37,14 @@ class Codes(NamedTuple):
         real: float32 tensor ``scale * (codes - zero_point)``, differentiable in what was quantised.
         scale: float32 tensor, scalar or one per output channel.
         zero_point: float32 scalar, the code of real 0.
+        kernel: the `Kernel` whose codes these are, where an engine may quantise it itself instead, else `None`.
     """
 
     codes: Any
     real: Any
     scale: Any
     zero_point: Any
+    kernel: Any = None
 
 
 def affine_parameters(low, high, code_low: int, code_high: int):
@@ -68,12 +84,16 @@ class Quantiser(NamedTuple):
     code_high: int
 
     def codes(self, value):
-        """float32 integers ``clip(round(value / scale) + zero_point)``; no gradient passes."""
+        """float32 integers ``clip(round(value / scale) + zero_point)``; no gradient passes.
+
+        What is not a number has no code: the zero point stands in its place, and `real` says NaN.
+        """
         codes = ops.round(ops.stop_gradient(value) / self.scale) + self.zero_point
-        return ops.clip(codes, self.code_low, self.code_high)
+        codes = ops.clip(codes, self.code_low, self.code_high)
+        return ops.where(ops.isnan(codes), self.zero_point, codes)
 
     def real(self, value, codes=None):
-        """float32 ``scale * (codes - zero_point)``; gradient 1 inside the range, 0 where clipped.
+        """float32 ``scale * (codes - zero_point)``, NaN for what is not finite; gradient 1 inside the range, else 0.
 
         Args:
             value: what is quantised.
@@ -82,7 +102,7 @@ class Quantiser(NamedTuple):
 
         def dequantised_codes(value):
             read = self.codes(value) if codes is None else codes
-            return (read - self.zero_point) * self.scale
+            return ops.where(ops.isfinite(value), (read - self.zero_point) * self.scale, float("nan"))
 
         if keras.backend.backend() != "tensorflow":
             clipped = ops.clip(value, *self.range)
@@ -151,14 +171,20 @@ def quantise_weights(kernel, bits: int, axes: tuple[int, ...], per_tensor: bool 
         per_tensor: whether all channels have the same scale, that of the largest.
 
     Returns:
-        `Codes`, the scale with the summed axes kept at length 1.
+        `Codes`, the scale with the summed axes kept at length 1; NaN for a channel with a weight that is not finite.
     """
     limit = (1 << (bits - 1)) - 1
-    largest = ops.max(ops.abs(ops.stop_gradient(kernel)), axis=axes, keepdims=True)
-    if per_tensor:
-        largest = ops.broadcast_to(ops.max(largest), ops.shape(largest))
-    scale = ops.where(largest > 0, largest / limit, 1.0)
-    return quantise(kernel, scale, ops.zeros(()), -limit, limit)
+    held = ops.stop_gradient(kernel)
+    if tuple(axes) == tuple(range(len(axes))) and None not in kernel.shape and not native_obstacle():
+        scale = _native_elementwise().weight_scale(held, limit, len(axes), per_tensor)
+    else:
+        finite = ops.isfinite(held)
+        largest = ops.max(ops.where(finite, ops.abs(held), 0.0), axis=axes, keepdims=True)
+        if per_tensor:
+            largest = ops.broadcast_to(ops.max(largest), ops.shape(largest))
+        scale = ops.where(largest > 0, largest / limit, 1.0)
+        scale = ops.where(ops.all(finite, axis=axes, keepdims=True), scale, float("nan"))
+    return quantise(kernel, scale, ops.zeros(()), -limit, limit)._replace(kernel=Kernel(held, limit, per_tensor))
 
 
 def calibrated_range(samples: np.ndarray, *, method: str, percentile: float, symmetric: bool) -> tuple[float, float]:

@@ -189,7 +189,7 @@ def _products(layer: ApproximateLayer) -> tuple[ProductSummary, ...]:
     return tuple(
         ProductSummary(
             name,
-            _engine_in_words(engine),
+            engine.description,
             _range(product.state),
             _range(product.state.second) if product.kernel is None else None,
         )
@@ -212,10 +212,6 @@ def _hardware_in_words(layer: LayerSummary) -> str:
 def _ranges_in_words(product: ProductSummary) -> str:
     ranges = (product.activation_range, product.second_range)
     return " by ".join(f"{low:.3g} .. {high:.3g}" for low, high in (r for r in ranges if r is not None))
-
-
-def _engine_in_words(engine) -> str:
-    return f"rank {engine.factors.rank}" if engine.name == "low_rank" else engine.name
 
 
 def _memory_in_words(memory) -> str:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from axtrain.emulation.batched import batched_matmul
-
 
 @dataclass(frozen=True)
 class Dense:
@@ -23,7 +21,16 @@ class Dense:
     """
 
     batched: bool = False
-    operation = "dense"
+
+    @property
+    def operation(self) -> str:
+        """What it is to the choice of an engine."""
+        return "batched" if self.batched else "dense"
+
+    @property
+    def axes(self) -> int:
+        """Spatial axes."""
+        return 0
 
     def summed_axes(self, kernel_rank: int) -> tuple[int, ...]:
         """The kernel's axes that one output sums over."""
@@ -35,7 +42,11 @@ class Dense:
 
     def codes(self, engine, a_codes, w_codes, zero_point):
         """The engine's int32 sums of products of codes."""
-        return batched_matmul(engine, a_codes, w_codes) if self.batched else engine.matmul(a_codes, w_codes)
+        return engine.batched_matmul(a_codes, w_codes) if self.batched else engine.matmul(a_codes, w_codes)
+
+    def entered_by(self, marks, kernel_shape):
+        """A number above zero at each output that a mark of 1 among the activations enters, else 0."""
+        return ops.sum(marks, axis=-1, keepdims=True)
 
     def per_output(self, kernel_values):
         """Sums over the summed axes, shaped to broadcast against the output."""
@@ -63,6 +74,11 @@ class Convolution:
     def operation(self) -> str:
         """What it is to the choice of an engine."""
         return "depthwise" if self.depthwise else "conv"
+
+    @property
+    def axes(self) -> int:
+        """Spatial axes."""
+        return len(self.strides)
 
     def summed_axes(self, kernel_rank: int) -> tuple[int, ...]:
         """The kernel's axes that one output sums over."""
@@ -98,6 +114,12 @@ class Convolution:
         a_codes = padded(a_codes, self.pads(ops.shape(a_codes)[1:-1], w_codes.shape[:-2]), zero_point)
         product = engine.depthwise_conv if self.depthwise else engine.conv
         return product(a_codes, w_codes, self.strides, self.dilation_rate)
+
+    def entered_by(self, marks, kernel_shape):
+        """A number above zero at each output that a mark of 1 among the activations enters, else 0."""
+        if self.depthwise:
+            return self.floats(marks, ops.ones(kernel_shape))
+        return self.floats(ops.sum(marks, axis=-1, keepdims=True), ops.ones((*kernel_shape[:-2], 1, 1)))
 
     def per_output(self, kernel_values):
         """Sums over the summed axes, shaped to broadcast against the output."""

@@ -13,25 +13,39 @@ import numpy as np
 from keras import ops
 
 from axtrain.emulation.code_table import CodeTable
-from axtrain.emulation.factorisation import factorise, factorise_rest
+from axtrain.emulation.engine import Engine, register_engine
+from axtrain.emulation.factorisation import exact_rank, factorise, factorise_rest
 from axtrain.emulation.int8_products import int8_product
 from axtrain.emulation.look_up import LookUp, whole_numbers
 
 # Dense products of fewer terms are over before a compiled program has started (chosen here).
 MIN_INT8_TERMS = 1 << 20
+# Parts of fewer terms than this would spend more on adding int32 than on multiplying (chosen here).
+MIN_PART = 32
+_CYCLES = 1 / 16  # of a core for one float32 product
+_HIGHEST_RANK = 48  # look-ups cost less on any device
 
 
-class LowRankEngine:
+@register_engine
+class LowRankEngine(Engine):
     """Bit-exact products through integer factors.
 
     Args:
         table: the products over the codes in use.
+
+    Raises:
+        ValueError: the factors are too large for exact float32 sums, even of one product.
     """
 
     name = "low_rank"
 
     def __init__(self, table: CodeTable) -> None:
-        self.table = table
+        super().__init__(table)
+        if factorise_rest(table).exact_terms < 1:
+            raise ValueError(
+                f"The integer factors of this table (rank {exact_rank(table)}) are too large for exact float32 sums. "
+                "Use engine='gather' or engine=None. Received: engine='low_rank'"
+            )
         self.factors = factorise(table)
         self.rest = factors = factorise_rest(table)
         self._activations = LookUp(factors.activation.astype(np.float32), table.activation_low)
@@ -43,6 +57,27 @@ class LowRankEngine:
 
     def __repr__(self) -> str:
         return f"LowRankEngine(rank={self.rest.rank}, exact_terms={self.rest.exact_terms})"
+
+    @property
+    def description(self) -> str:
+        """The number of ordinary products."""
+        return f"rank {self.factors.rank}"
+
+    @classmethod
+    def cost(cls, operation: str, table: CodeTable, device: str, *, terms: int | None = None) -> float:
+        """As many float32 products as the rank, and about one more for look-ups, casts and rescaling.
+
+        Infinite where the table has no useful factors.
+        """
+        if exact_rank(table) > _HIGHEST_RANK + 2:  # a function of one operand alone is one rank each, and no product
+            return float("inf")
+        try:
+            factors = factorise_rest(table)
+        except ArithmeticError:
+            return float("inf")
+        # Float32 sums must reach a useful length before they are cut, unless they need no cut at all.
+        useful = factors.exact_terms >= min(MIN_PART, terms or MIN_PART)
+        return (factors.rank + 1) * _CYCLES if useful else float("inf")
 
     def matmul(self, activations, weights):
         """int32 ``sum_k T[a_mk, b_kn]`` for codes of shape (..., K) and (K, N), or (..., M, K) and (..., K, N)."""
@@ -63,6 +98,32 @@ class LowRankEngine:
             right = self._weights.planes(weights[..., start:stop, :], axis=-2)  # (..., r K, N)
             total = _add(total, ops.matmul(left, right))
         return total + self._weight_shift.sums(weights, axis=-2) if self._weight_shift else total
+
+    def batched_matmul(self, activations, weights):
+        """int32 ``sum_k T[a_..mk, w_..kn]`` for codes of shape (..., M, K) and (..., K, N), the same batch axes.
+
+        One float32 product of contraction length r K, cut where its sums would pass 2^24 (theory page, section 2);
+        K may be open, as a sequence's length is. The factors of the terms that fill the last part up are 0, so they
+        add nothing whatever the table says.
+        """
+        *batch, rows, length = ops.shape(activations)
+        columns, rank = ops.shape(weights)[-1], self.factors.rank
+        parts = -(-length // max(self.factors.exact_terms, 1))
+        part = -(-length // parts)
+        left = ops.reshape(self._activation_factors(activations), (*batch, rows, length, rank))
+        right = self._weight_factors(weights)  # (..., K, r, N)
+        filled = parts * part - length
+        lead = [(0, 0)] * len(batch)
+        padded_left = ops.pad(left, [*lead, (0, 0), (0, filled), (0, 0)])
+        padded_right = ops.pad(right, [*lead, (0, filled), (0, 0), (0, 0)])
+        sums = ops.matmul(
+            ops.swapaxes(ops.reshape(padded_left, (*batch, rows, parts, part * rank)), -2, -3),
+            ops.reshape(padded_right, (*batch, parts, part * rank, columns)),
+        )
+        total = ops.sum(ops.cast(sums, "int32"), axis=-3)
+        if not self.factors.shift.any():
+            return total
+        return total + self._shift(right, axes=(-3, -2))[..., None, :]
 
     def conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID convolution of codes (B, *space, C) with (*kernel, C, N)."""

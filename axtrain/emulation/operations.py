@@ -21,7 +21,7 @@ def matmul(a_codes, b_codes, multiplier: Multiplier, engine: str | None = None):
             -2^(n-1) .. 2^(n-1) - 1 or the raw bytes 0 .. 2^n - 1 (two's complement).
         b_codes: integer weight codes, shape (K, N), likewise.
         multiplier: the circuit.
-        engine: `None` chooses, `"low_rank"` or `"gather"` forces one.
+        engine: `None` chooses the cheapest; a name (`"numba"`, `"low_rank"`, `"gather"`) forces one.
 
     Returns:
         int32 tensor of shape (..., N). Sums wrap at 32 bits, as a 32-bit accumulator does.
@@ -63,7 +63,7 @@ def conv2d(
         padding: `"valid"` or `"same"` (TensorFlow's rule: the odd row or column goes to the end).
         dilation_rate: int or (int, int).
         zero_point: the activation code of real zero, which `"same"` pads with.
-        engine: `None` chooses, `"low_rank"` or `"gather"` forces one.
+        engine: `None` chooses the cheapest; a name (`"numba"`, `"low_rank"`, `"gather"`) forces one.
 
     Returns:
         int32 tensor of shape (B, H', W', N).

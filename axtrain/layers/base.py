@@ -32,7 +32,7 @@ class ApproximateLayer(Dials, keras.layers.Layer):
     Args (besides the Keras layer's own):
         hardware: a `Hardware`, its `to_dict()`, or `None` for the plain Keras layer.
         fidelity: `"exact"`, `"calibrated"`, `"gaussian"` or `"float"`.
-        engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+        engine: `None` chooses the cheapest; a name (`"numba"`, `"low_rank"`, `"gather"`) forces one.
         gradient: `"straight_through"` or `"table"`, for coarse circuits (theory page, section 3).
         gradient_window: half window in codes over which `"table"` smooths the table, an int >= 1.
         rank: r of `"calibrated"`; `None` is the default of `axtrain.layers.playing.DEFAULT_RANK`.

@@ -19,7 +19,7 @@ class ApproxDense(ApproximateLayer, keras.layers.Dense):
     Args:
         hardware: an `axtrain.Hardware`, or `None` for exactly the Keras layer.
         fidelity: `"exact"` or `"gaussian"`.
-        engine: `None` chooses; `"low_rank"` or `"gather"` forces one.
+        engine: `None` chooses the cheapest; a name (`"numba"`, `"low_rank"`, `"gather"`) forces one.
         args, kwargs: as for `keras.layers.Dense`.
 
     Raises:

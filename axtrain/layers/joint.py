@@ -37,7 +37,7 @@ def joint_product(geometry, activations, kernel, rank: int):
 
 def window_sums(geometry, values, kernel_shape):
     """Sums over each output's window of values that were summed over channels already: (..., 1) to (..., 1)."""
-    if geometry.operation == "dense":
+    if geometry.axes == 0:
         return values
     window = kernel_shape[:-2]
     return geometry.floats(values, ops.ones((*window, 1, 1)))
@@ -52,4 +52,4 @@ def _joint_axis(geometry, kernel_rank: int) -> int:
     if geometry.operation == "depthwise":
         return kernel_rank - 2
     summed = geometry.summed_axes(kernel_rank)
-    return summed[0] if geometry.operation == "dense" else summed[-1]
+    return summed[0] if geometry.axes == 0 else summed[-1]

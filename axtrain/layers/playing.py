@@ -14,7 +14,8 @@ import numpy as np
 from keras import ops
 
 from axtrain.emulation.geometry import terms
-from axtrain.emulation.selection import ENGINES, engine_for
+from axtrain.emulation.engine import ENGINES
+from axtrain.emulation.selection import engine_for
 from axtrain.emulation.surrogate import surrogate_gradient
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW, table_surrogates
 from axtrain.layers.residual import SHORT
@@ -41,7 +42,7 @@ class Playing:
             `DEFAULT_RANK`.
         residual: of the calibrated fidelity, the noise for the rest: `"normal"`, `"mixture"` (the shape measured at
             calibration), `"none"`, or `"auto"`, the mixture where sums are short and it fits better.
-        engine: `None` chooses; a name of `axtrain.emulation.selection.ENGINES` forces one.
+        engine: `None` chooses; the name of a registered engine forces one.
         gradient: of the exact fidelity: `"straight_through"`, the float product's, or `"table"`, the slopes of
             the circuit's table. The statistical fidelities' is always straight-through.
         gradient_window: half window in codes over which `"table"` smooths.
@@ -168,6 +169,7 @@ def chosen_engine(state: HardwareState, geometry, kernel_shape, playing: Playing
         playing.engine,
         operation=geometry.operation,
         terms=terms(geometry, kernel_shape),
+        axes=geometry.axes,
     )
 
 
@@ -196,11 +198,20 @@ def _exact(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing, bia
     held, held_bias = ops.stop_gradient(inputs), None if bias is None else ops.stop_gradient(bias)
 
     def forward():
-        if engine.name == "numba" and state.hardware.datapath is None:  # one pass over memory for the whole layer
-            return engine.played(geometry, held, quantiser, w, held_bias)
+        if engine.fuses and state.hardware.datapath is None:  # one pass over memory for the whole layer
+            return engine.layer(geometry, held, quantiser, w, held_bias)
         sums = accumulate(state, geometry, quantiser.codes(held), quantiser.zero_point, w, engine)
         sums = state.failing(sums, _squares(geometry, quantiser, held, w))
-        return _biased(ops.cast(sums, "float32") * output_scale(quantiser.scale, w), held_bias)
+        outputs = _biased(ops.cast(sums, "float32") * output_scale(quantiser.scale, w), held_bias)
+        # Codes are finite whatever they stand for; a weight that is not makes its channel's scale NaN.
+        marks = ops.cast(ops.logical_not(ops.isfinite(held)), "float32")
+        return ops.where(geometry.entered_by(marks, w.codes.shape) > 0, float("nan"), outputs)
+
+    def whole():
+        if not getattr(geometry, "batched", False):
+            return forward()
+        # The second operand's values have one scale in common.
+        return ops.where(ops.isnan(geometry.per_output(w.real)), float("nan"), forward())
 
     def surrogate(inputs, weights, *bias):
         return _biased(geometry.floats(quantiser.real(inputs), weights), *bias or [None])
@@ -208,5 +219,5 @@ def _exact(state, geometry, inputs, quantiser: Quantiser, w: Codes, playing, bia
     if playing.gradient == "table":
         scale = output_scale(quantiser.scale, w)
         along = table_surrogates(state.hardware.code_table, geometry, playing.gradient_window, quantiser, w, scale)
-        return _biased(surrogate_gradient(forward, along, inputs, w.real), outside)
-    return surrogate_gradient(forward, surrogate, inputs, w.real, *([] if bias is None else [bias]))
+        return _biased(surrogate_gradient(whole, along, inputs, w.real), outside)
+    return surrogate_gradient(whole, surrogate, inputs, w.real, *([] if bias is None else [bias]))

@@ -113,7 +113,8 @@ def _weight_side(geometry, kernel, index, w_scale, a_scale, index_of_zero, model
 def _activation_side(form, real, scale, index_of_zero, model):
     """The joint activations, and what each contributes to the variance (summed over channels in product form)."""
     zero = ops.cast(index_of_zero, "int32")
-    index = ops.cast(ops.round(real * (1 / scale)), "int32") + zero
+    # What is not a number has no code; the product makes NaN of it.
+    index = ops.cast(ops.round(ops.where(ops.isnan(real), 0.0, real) * (1 / scale)), "int32") + zero
 
     def looked_up(table):
         return ops.take(table - ops.take(table, zero), index)

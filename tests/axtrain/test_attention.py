@@ -12,7 +12,6 @@ from keras import ops
 from rich.console import Console
 
 import axtrain as ax
-from axtrain.emulation.batched import batched_matmul
 from axtrain.emulation.selection import engine_for
 
 BATCH, QUERIES, KEYS, FEATURES = 2, 4, 5, 6
@@ -304,7 +303,7 @@ def test_batched_products_beyond_the_exactness_bound(circuit, engine, length):
     expected = table.products[index].sum(axis=-2)
     chosen = engine_for(table, engine)
     for kind in (np.float32, np.int32):
-        reference.same(np.asarray(batched_matmul(chosen, a.astype(kind), w.astype(kind))), expected)
+        reference.same(np.asarray(chosen.batched_matmul(a.astype(kind), w.astype(kind))), expected)
 
 
 def test_batched_products_of_open_length_inside_compiled_functions():
@@ -317,22 +316,8 @@ def test_batched_products_of_open_length_inside_compiled_functions():
     for engine in ("low_rank", "gather"):
         for jit_compile in (False, True):
             product = tf.function(
-                lambda a, w, engine=engine: batched_matmul(engine_for(table, engine), a, w),
+                lambda a, w, engine=engine: engine_for(table, engine, operation="batched").batched_matmul(a, w),
                 input_signature=signature,
                 jit_compile=jit_compile,
             )
             reference.same(np.asarray(product(a, w)), expected)
-
-
-class OtherEngine:
-    """An engine that plays the table in a way of its own."""
-
-    def __init__(self, table):
-        self.table = table
-
-
-def test_any_other_engine_has_its_table_looked_up():
-    table = ax.Hardware(multiplier=reference.circuit("full rank")).code_table
-    a, w = np.full((1, 2, 3), 7), np.full((1, 3, 2), -9)
-    expected = np.full((1, 2, 2), 3 * table.products[7, -9 - table.weight_low])
-    reference.same(np.asarray(batched_matmul(OtherEngine(table), a, w)), expected)

@@ -1,4 +1,4 @@
-"""Memory for results, used again when TensorFlow lets go of it.
+"""Memory for results, used again when TensorFlow lets go of it, and memory to work in.
 
 TensorFlow takes a NumPy array as it is where it is aligned, and copies it otherwise; and new memory costs a
 page fault for every 4 KiB. Both were a good part of a layer's time.
@@ -6,6 +6,7 @@ page fault for every 4 KiB. Both were a good part of a layer's time.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import defaultdict
 
@@ -42,6 +43,21 @@ class Buffers:
         owner = _Owned(array)
         weakref.finalize(owner, _give_back, free, storage)
         return np.asarray(owner)
+
+
+class Scratch(threading.local):
+    """Arrays to work in until the same name is asked for again: each thread has its own, as large as the largest."""
+
+    def __init__(self) -> None:
+        self._storage: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """An aligned array; its values are anything."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        storage = self._storage.get(name)
+        if storage is None or storage.size < size:
+            storage = self._storage[name] = aligned((size,), np.uint8)
+        return storage[:size].view(dtype).reshape(shape)
 
 
 class _Owned:

@@ -6,8 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from axtrain.emulation.native.buffers import Buffers
-from axtrain.emulation.native.patches import compiled, quantised
+from axtrain.emulation.native.compiling import compiled
+from axtrain.emulation.native.images import quantised
 from axtrain.emulation.native.threads import cores, parts, run
+from axtrain.emulation.native.weight_scales import weight_scales
 
 _BUFFERS = Buffers()
 _PART = 1 << 20  # waking a thread costs more than passing over fewer elements than this
@@ -24,7 +26,8 @@ def dequantised(value, quantiser):
 
     # Per channel the scale is an array; a kernel's few weights are left to TensorFlow.
     if len(quantiser.scale.shape):
-        return (quantiser.codes(value) - quantiser.zero_point) * quantiser.scale
+        real = (quantiser.codes(value) - quantiser.zero_point) * quantiser.scale
+        return tf.where(tf.math.is_finite(value), real, float("nan"))
     real = tf.numpy_function(call, [value, quantiser.scale, quantiser.zero_point], tf.float32, stateful=False)
     return tf.ensure_shape(real, value.shape)
 
@@ -43,8 +46,28 @@ def inside(upstream, value, low, high):
     return tf.ensure_shape(kept, value.shape)
 
 
+def weight_scale(kernel, limit: int, summed: int, per_tensor: bool):
+    """float32 scale of a kernel's codes -limit .. limit, one per output channel, the summed axes kept at length 1.
+
+    It is NaN for a channel with a weight that is not finite.
+
+    Args:
+        kernel: float32.
+        limit: the largest code.
+        summed: how many of its first axes are summed over.
+        per_tensor: whether all channels have the same scale, that of the largest.
+    """
+
+    def call(kernel):
+        scale = weight_scales(kernel.reshape(int(np.prod(kernel.shape[:summed])), -1), limit, per_tensor)
+        return scale.reshape((1,) * summed + kernel.shape[summed:])
+
+    scale = tf.numpy_function(call, [kernel], tf.float32, stateful=False)
+    return tf.ensure_shape(scale, [1] * summed + list(kernel.shape[summed:]))
+
+
 def _shared(kernel, size: int, *arguments) -> None:
-    run(kernel, [(*arguments, *part) for part in parts(size, cores(), _PART)])
+    run([(kernel, *arguments, *part) for part in parts(size, cores(), _PART)])
 
 
 # Both take slices: an index that could be negative for all that the compiler knows keeps it from using vectors.
@@ -55,7 +78,10 @@ def _dequantise(values, limits, target, first, last):
     scale, zero_point, low, high = limits
     values, target = values[first:last], target[first:last]
     for i in range(values.size):
-        target[i] = (quantised(values[i], scale, zero_point, low, high) - zero_point) * scale
+        value = values[i]
+        real = (quantised(value, scale, zero_point, low, high) - zero_point) * scale
+        # The difference is zero, or not a number.
+        target[i] = real if value - value == np.float32(0) else np.float32(np.nan)
 
 
 @compiled

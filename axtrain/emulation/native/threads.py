@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import lru_cache
 from itertools import pairwise
 
 
+@lru_cache(maxsize=1)
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -27,22 +27,29 @@ def parts(length: int, count: int, multiple: int = 1) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def run(function, arguments: list[tuple]) -> None:
-    """Calls the function with each of the arguments, side by side; the first error is raised here.
+def run(jobs: list[tuple]) -> list:
+    """Calls functions side by side; gives their results in order, or raises the first error.
 
-    The caller takes arguments as the threads do, so nobody waits while there is one left.
+    The caller takes jobs as the threads do, so nobody waits while there is one left.
+
+    Args:
+        jobs: (function, *arguments) of each.
     """
-    left = deque(arguments)
+    left, results = deque(enumerate(jobs)), [None] * len(jobs)
 
     def work() -> None:
-        with suppress(IndexError):
-            while True:
-                function(*left.popleft())
+        while True:
+            try:
+                number, (function, *arguments) = left.popleft()
+            except IndexError:
+                return
+            results[number] = function(*arguments)
 
-    waiting = [_pool().submit(work) for _ in range(min(len(left), cores()) - 1)]
+    waiting = [_pool().submit(work) for _ in range(min(len(jobs), cores()) - 1)]
     work()
     for future in waiting:
         future.result()
+    return results
 
 
 @lru_cache(maxsize=1)

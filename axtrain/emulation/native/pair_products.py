@@ -1,0 +1,165 @@
+"""Products of integer factors: pairs of 16-bit words multiplied and added into 32 bits, `vpmaddwd`.
+
+A table of rank r whose factors fit 16 bits costs r multiplications for a product, 16 of them in one instruction with
+AVX2, and nothing has to be built. The sums wrap at 32 bits, as the emulated accumulators do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from axtrain.emulation.native.compiling import compiled
+from axtrain.emulation.native.images import pixel_offsets
+from axtrain.emulation.native.outputs import column_of, write_channels
+from axtrain.emulation.native.vectors import I16, I32, I64, WORDS, load, pair_sums, shuffled, store, vector
+
+_TOGETHER = 4  # groups of 16 channels whose weights are read together: whole cache lines
+TILE = 96  # pixels that meet one group of channels after another, while their factors are in the cache
+PIXELS = 6  # whose sums stay in registers: 12 of 16, beside two for the weights and one for the activations
+
+
+def emit_add_pairs(builder: ir.IRBuilder, arguments, *, pixels: int) -> None:
+    """``sums[p, 0:16] = sum_k factors[offsets[p] + k] panel[k, 0:16]`` over runs of pairs of terms.
+
+    Args:
+        arguments: int64 (factors, offsets, runs, run count, pairs, panel, sums): addresses of int16 factors, of
+            int64 byte offsets into them, of int64 byte offsets of the runs; how many runs, and pairs of terms in each;
+            addresses of int16 (terms / 2, 16, 2) and of int32 sums (pixels, 16), written.
+        pixels: how many at a time.
+    """
+    factors, offsets, runs, count, pairs, panel, sums = arguments
+    words, half, lanes = vector(I16, WORDS), vector(I32, WORDS // 2), 2 * pixels
+    first = [builder.add(factors, load(builder, offsets, I64, 8 * p, align=8)) for p in range(pixels)]
+    zero = ir.Constant(half, [0] * half.count)
+    before = builder.block
+    outer, inner, end, done = (builder.append_basic_block(name) for name in ("run", "pair", "next", "done"))
+    builder.branch(outer)
+
+    builder.position_at_end(outer)
+    run, weights = builder.phi(I64), builder.phi(I64)
+    totals = [builder.phi(half) for _ in range(lanes)]
+    for value, initial in ((run, I64(0)), (weights, panel), *((total, zero) for total in totals)):
+        value.add_incoming(initial, before)
+    start = load(builder, builder.add(runs, builder.shl(run, I64(3))), I64, align=8)
+    builder.branch(inner)
+
+    builder.position_at_end(inner)
+    pair, panel_at, place = (builder.phi(I64) for _ in range(3))
+    inside = [builder.phi(half) for _ in range(lanes)]
+    for value, initial in ((pair, I64(0)), (panel_at, weights), (place, start), *zip(inside, totals, strict=True)):
+        value.add_incoming(initial, outer)
+    columns = [load(builder, panel_at, words, 32 * i, align=2) for i in range(2)]
+    added = []
+    for p in range(pixels):
+        two = load(builder, builder.add(first[p], place), I32)
+        alone = builder.insert_element(ir.Constant(half, ir.Undefined), two, I32(0))
+        everywhere = builder.bitcast(shuffled(builder, alone, alone, [0] * half.count), words)
+        for i in range(2):
+            added.append(builder.add(inside[2 * p + i], pair_sums(builder, everywhere, columns[i])))
+    following, next_panel = builder.add(pair, I64(1)), builder.add(panel_at, I64(64))
+    advanced = ((pair, following), (panel_at, next_panel), (place, builder.add(place, I64(4))))
+    for value, next_ in (*advanced, *zip(inside, added, strict=True)):
+        value.add_incoming(next_, inner)
+    builder.cbranch(builder.icmp_signed("<", following, pairs), inner, end)
+
+    builder.position_at_end(end)
+    next_run = builder.add(run, I64(1))
+    for value, next_ in ((run, next_run), (weights, next_panel), *zip(totals, added, strict=True)):
+        value.add_incoming(next_, end)
+    builder.cbranch(builder.icmp_signed("<", next_run, count), outer, done)
+
+    builder.position_at_end(done)
+    for i, total in enumerate(added):
+        store(builder, total, sums, 32 * i)
+
+
+@intrinsic
+def _add_pairs(typing, factors, offsets, runs, count, pairs, panel, sums):
+    signature = types.void(*[types.int64] * 7)
+
+    def generate(context, builder, signature, arguments):
+        emit_add_pairs(builder, arguments, pixels=PIXELS)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@compiled
+def pair_products(factors, steps, pixel_bytes, runs, panels, base, output, pixels, groups):
+    """The products of some pixels with some groups of 16 channels.
+
+    Args:
+        factors: int16, the activations' factors, images (pixels, r, C), each with its tail.
+        steps, pixel_bytes: as for `pixel_offsets`.
+        runs: int64 (runs,), the byte offset of each run's first factor from it.
+        panels: int16 (groups, runs, pairs, 16, 2), the weights' factors.
+        base: int32 (channels,), added to each channel's sums.
+        output: as for `write_channels`.
+        pixels: (first, last) of this part.
+        groups: (first, last) of this part.
+    """
+    sums, offsets = np.empty((PIXELS, WORDS), np.int32), np.empty(TILE, np.int64)
+    source, pairs = factors.ctypes.data, panels.shape[2]
+    for tile in range(pixels[0], pixels[1], TILE):
+        end = min(tile + TILE, pixels[1])
+        pixel_offsets(steps, pixel_bytes, tile, offsets[: end - tile])
+        offsets[end - tile :] = offsets[0]  # what fills the last six up is not written
+        for group in range(groups[0], groups[1]):
+            panel = panels[group].ctypes.data
+            for pixel in range(tile, end, PIXELS):
+                where = offsets[pixel - tile :].ctypes.data
+                _add_pairs(source, where, runs.ctypes.data, runs.size, pairs, panel, sums.ctypes.data)
+                write_channels(sums[: min(PIXELS, end - pixel)], base, output, pixel, group * WORDS)
+
+
+@compiled
+def weight_panels(weights, scales, lowest, factors, added, taps, panels, base, groups):
+    """The weights' factors in the order in which `pair_products` meets them, and what each channel's sums begin with.
+
+    Args:
+        weights: float32 (terms, channels), terms = all taps of the window times the inputs.
+        scales: float32 (channels,), of one code; 1 where the weights are codes.
+        lowest: the weight code of column 0.
+        factors: int16 (r, weight codes + 1), the last column zero.
+        added: int64 (weight codes + 1,), what a weight adds to its channel besides its products; the last is 0.
+        taps: of one run.
+        panels: int16 (groups, runs, pairs, 16, 2), written.
+        base: int32 (channels,), written; wraps as the accumulators do.
+        groups: (first, last) of this part.
+    """
+    terms, channels = weights.shape
+    rank, runs = factors.shape[0], panels.shape[1]
+    inputs = terms // (runs * taps)
+    totals, columns = np.zeros(_TOGETHER * WORDS, np.int64), np.zeros(_TOGETHER * WORDS, np.uint32)
+    adds = np.any(added != 0)
+    for start in range(groups[0], groups[1], _TOGETHER):
+        end = min(start + _TOGETHER, groups[1])
+        first, last = start * WORDS, min(end * WORDS, channels)
+        if channels < end * WORDS or taps * rank * inputs % 2:  # what is not written below
+            panels[start:end] = 0
+        totals[:] = 0
+        for term in range(terms):
+            run, tap, place = term // (taps * inputs), term // inputs % taps, term % inputs
+            # One step after the other over all channels, so that the compiler can use vectors.
+            source, scale, found = weights[term, first:last], scales[first:last], columns[: last - first]
+            for n in range(found.size):
+                found[n] = column_of(source[n], scale[n], lowest, added.size - 1)
+            if adds:
+                for n in range(found.size):
+                    totals[n] += added[found[n]]
+            for r in range(rank):
+                at, factor = (tap * rank + r) * inputs + place, factors[r]
+                for group in range(start, end):
+                    some = found[(group - start) * WORDS : (group - start + 1) * WORDS]
+                    target = panels[group, run, at // 2]
+                    if at % 2:
+                        for n in range(some.size):
+                            target[n, 1] = factor[some[n]]
+                    else:
+                        for n in range(some.size):
+                            target[n, 0] = factor[some[n]]
+        for n in range(first, last):
+            base[n] = np.int32(totals[n - first])

@@ -1,0 +1,365 @@
+"""Products of any table by row groups: one load-add of a vector gives a code's products with 32 weights.
+
+For each term k and each group of 32 (or 16) channels, the rows ``row[a] = T[a, w_k] - centre(w_k)`` of 16-bit
+words are built for every code a in use, and the codes are streamed: each is an offset of a row. Sums of `length`
+rows fit 16 bits; two of them are then widened and added to the 32-bit sums. A table whose centred products take
+more than 16 bits has rows of 32-bit words.
+
+Either operand may be the stationary one that rows are built from. Building costs about 0.2 cycles for each entry,
+streaming 1/8 for each product, so the larger operand is streamed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from axtrain.emulation.native.compiling import compiled
+from axtrain.emulation.native.images import pixel_offsets
+from axtrain.emulation.native.outputs import column_of, write_channels, write_pixels
+from axtrain.emulation.native.vectors import (
+    I16,
+    I32,
+    I64,
+    WORDS,
+    adds_pairs,
+    interleaved,
+    joined,
+    load,
+    pair_sums,
+    shuffled,
+    store,
+    vector,
+)
+
+GROUP = 32  # channels whose products are loaded together: a cache line of 16-bit words
+STEP = 32  # a streamed code is its row's number times this many bytes
+BUILT = 8  # rows that are built together
+_TILE, _TERMS = 64, 32  # channels and terms at a time: codes are read and written in whole cache lines
+_SPARE_ROWS = 3  # between the rows of two terms: multiples of 16 KiB would share their places in the cache
+_TABLE_BYTES = 1 << 18  # rows of so many terms are built at a time as a second-level cache holds
+
+
+def emit_add_rows(builder: ir.IRBuilder, arguments, *, length: int, channels: int, wide: bool, pairs: bool) -> None:
+    """``sums[p, :] += sum_k row[k, codes[offsets[p] + k], :]`` over `segments` of ``2 length`` terms.
+
+    Args:
+        arguments: int64 (codes, offsets, pixels, rows, term bytes, segments, sums): addresses of uint16 codes, of int64
+            byte offsets into them, of the rows and of int32 sums (pixels, channels).
+        length: terms whose sum fits 16 bits.
+        channels: 16 or 32.
+        wide: whether the rows hold 32-bit words.
+        pairs: whether 16-bit sums are widened in pairs.
+    """
+    codes, offsets, pixels, rows, term_bytes, segments, sums = arguments
+    row, total_kind = vector(I32 if wide else I16, channels), vector(I32, channels)
+    row_bytes = channels * (4 if wide else 2)
+    before = builder.block
+    outer, inner, end, done = (builder.append_basic_block(name) for name in ("pixel", "segment", "write", "done"))
+    builder.cbranch(builder.icmp_signed(">", pixels, I64(0)), outer, done)
+
+    builder.position_at_end(outer)
+    pixel = builder.phi(I64)
+    pixel.add_incoming(I64(0), before)
+    first = builder.add(codes, load(builder, offsets, I64, builder.shl(pixel, I64(3)), align=8))
+    target = builder.add(sums, builder.mul(pixel, I64(4 * channels)))
+    start = load(builder, target, total_kind, align=4)
+    builder.branch(inner)
+
+    builder.position_at_end(inner)
+    segment, total, table, code = (builder.phi(kind) for kind in (I64, total_kind, I64, I64))
+    for value, initial in ((segment, I64(0)), (total, start), (table, rows), (code, first)):
+        value.add_incoming(initial, outer)
+    term, parts = table, []
+    for part in range(2):
+        narrow = None
+        for k in range(length):
+            read = load(builder, code, I16, 2 * (part * length + k))
+            place = builder.mul(builder.zext(read, I64), I64(row_bytes // STEP))
+            found = load(builder, builder.add(term, place), row, align=16)
+            narrow = found if narrow is None else builder.add(narrow, found)
+            term = builder.add(term, term_bytes)
+        parts.append(narrow)
+    if wide:
+        added = builder.add(builder.add(total, parts[0]), parts[1])
+    elif not pairs:
+        added = total
+        for narrow in parts:
+            added = builder.add(added, builder.sext(narrow, total_kind))
+    else:
+        added = builder.add(total, _widened(builder, *parts))
+    following = builder.add(segment, I64(1))
+    advanced = builder.add(code, I64(4 * length))
+    for value, next_ in ((segment, following), (total, added), (table, term), (code, advanced)):
+        value.add_incoming(next_, inner)
+    builder.cbranch(builder.icmp_signed("<", following, segments), inner, end)
+
+    builder.position_at_end(end)
+    store(builder, added, target)
+    next_pixel = builder.add(pixel, I64(1))
+    pixel.add_incoming(next_pixel, end)
+    builder.cbranch(builder.icmp_signed("<", next_pixel, pixels), outer, done)
+    builder.position_at_end(done)
+
+
+def _widened(builder: ir.IRBuilder, first, second):
+    """Both vectors of words added in 32 bits, the lanes of each 16 in the order of `lane_order`."""
+    pieces = []
+    for start in range(0, first.type.count, WORDS):
+        x, y = (shuffled(builder, words, words, list(range(start, start + WORDS))) for words in (first, second))
+        pieces += [pair_sums(builder, half) for half in interleaved(builder, x, y, 16)]
+    return joined(builder, pieces)
+
+
+def lane_order(wide: bool) -> np.ndarray:
+    """Which channel of 16 each lane of a row holds, so that the sums come out in order.
+
+    Widening in pairs puts lanes 0 to 3 and 8 to 11 first.
+    """
+    if wide or not adds_pairs():
+        return np.arange(WORDS)
+    return np.array([0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15])
+
+
+def emit_build_rows(builder: ir.IRBuilder, arguments) -> None:
+    """Eight rows of 16 words: the transpose of 16 columns' words of eight codes.
+
+    Args:
+        arguments: int64 (columns, chosen, code, target, row bytes): addresses of the first column and of 16 uint32 byte
+            offsets of columns, the first code, the address of the first row, and bytes from one row to the next.
+    """
+    columns, chosen, code, target, row_bytes = arguments
+    first, halves = builder.add(columns, builder.shl(code, I64(1))), []
+    for n in range(WORDS):
+        place = builder.zext(load(builder, chosen, I32, 4 * n, align=4), I64)
+        halves.append(load(builder, builder.add(first, place), vector(I16, 8)))
+    # Block 0 of each vector holds a column n < 8, block 1 column n + 8: no element ever crosses from one to the other.
+    vectors = [joined(builder, [halves[n], halves[n + 8]]) for n in range(8)]
+    for _ in range(3):
+        vectors = [half for i in range(4) for half in interleaved(builder, vectors[i], vectors[i + 4], 16)]
+    for words in vectors:
+        store(builder, words, target, align=16)
+        target = builder.add(target, row_bytes)
+
+
+@intrinsic
+def _add_rows(typing, codes, offsets, pixels, rows, term_bytes, segments, sums, length, channels, wide):
+    signature = types.void(*[types.int64] * 7, length, channels, wide)
+
+    def generate(context, builder, signature, arguments):
+        emit_add_rows(
+            builder,
+            arguments[:7],
+            length=length.literal_value,
+            channels=channels.literal_value,
+            wide=bool(wide.literal_value),
+            pairs=adds_pairs(),
+        )
+        return context.get_dummy_value()
+
+    literal = all(isinstance(value, types.Literal) for value in (length, channels, wide))
+    return (signature, generate) if literal else None
+
+
+@intrinsic
+def _build_rows(typing, columns, chosen, code, target, row_bytes):
+    def generate(context, builder, signature, arguments):
+        emit_build_rows(builder, arguments)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
+@compiled
+def _add_all(codes, offsets, pixels, rows, term_bytes, segments, sums, length, channels, wide):
+    """`_add_rows`, made for each of its kinds."""
+    if wide:
+        if channels == 32:
+            _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 1, 32, True)
+        else:
+            _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 1, 16, True)
+    elif channels == 32:
+        if length == 4:
+            _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 4, 32, False)
+        elif length == 2:
+            _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 2, 32, False)
+        else:
+            _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 1, 32, False)
+    elif length == 4:
+        _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 4, 16, False)
+    elif length == 2:
+        _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 2, 16, False)
+    else:
+        _add_rows(codes, offsets, pixels, rows, term_bytes, segments, sums, 1, 16, False)
+
+
+@compiled
+def _add_products(codes, offsets, runs, columns, length, chosen, span, sums):
+    """Adds to sums (pixels, channels) the products of streamed codes with the stationary operands of `chosen`.
+
+    Args:
+        codes: uint16, a row's number times `STEP`.
+        offsets: int64 (pixels,), the byte of each pixel's first code.
+        runs: int64 (runs,), the byte offset of each run's first code from it.
+        columns: int16 (or int32: then `length` is 1), (columns, rows filled up to 8).
+        length: terms whose sum fits 16 bits: 1, 2 or 4.
+        chosen: uint32 (runs, terms filled up to steps, channels), the byte offset of each operand's column.
+        span: (first, last) row in use, multiples of 8.
+        sums: int32 (pixels, channels).
+    """
+    _, terms, channels = chosen.shape
+    wide, step = columns.itemsize == 4, 2 * length
+    row_bytes = channels * columns.itemsize
+    term_bytes = (columns.shape[1] + _SPARE_ROWS) * row_bytes
+    most = min(terms, max(1, _TABLE_BYTES // (term_bytes * step)) * step)
+    rows = np.empty(most * term_bytes, np.uint8)  # numba puts arrays at multiples of 32 bytes
+    first_row, column = rows.ctypes.data, columns.ctypes.data
+    for run in range(runs.size):
+        for start in range(0, terms, most):
+            count = min(most, terms - start)
+            for k in range(count):
+                target = first_row + k * term_bytes
+                if wide:
+                    _copied(columns, chosen[run, start + k], span, rows[k * term_bytes : (k + 1) * term_bytes])
+                else:
+                    for lane in range(0, channels, 16):
+                        picked = chosen[run, start + k, lane:].ctypes.data
+                        for code in range(span[0], span[1], 8):
+                            _build_rows(column, picked, code, target + code * row_bytes + 2 * lane, row_bytes)
+            source = codes.ctypes.data + runs[run] + 2 * start
+            where, total = offsets.ctypes.data, sums.ctypes.data
+            _add_all(
+                source, where, offsets.size, first_row, term_bytes, count // step, total, length, channels, wide
+            )  # fmt: skip
+
+
+@compiled
+def weights_stay(
+    codes, steps, pixel_bytes, runs, table, span, weights, scales, lowest, added, base, output, pixels, first, channels
+):  # fmt: skip
+    """Products of some pixels with the channels from `first` on, whose weights the rows are built from.
+
+    Args:
+        codes: uint16, images of a row's number times `STEP`, each with its tail, which a padded run may reach.
+        steps, pixel_bytes: as for `pixel_offsets`.
+        runs: int64 (runs,), the byte offset of each run's first code from a pixel's first.
+        table: (columns, length, order): `RowTable.by_weight` and `.length`, and `lane_order`.
+        span: (first, last) row in use, multiples of 8.
+        weights: float32 (runs * terms of a run, all channels).
+        scales: float32 (all channels,), of one code; 1 where the weights are codes.
+        lowest: the weight code of column 0.
+        added: int64 (weight codes + 1,), what a weight adds to its channel besides its products; the last is 0.
+        base: int32 (all channels,), written here and added to each channel's sums; wraps as the accumulators do.
+        output: as for `write_channels`.
+        pixels: (first, last) of this part.
+        first, channels: the first channel, and how many are worked on together, 16 or 32.
+    """
+    columns, length, order = table
+    terms, step = weights.shape[0] // runs.size, 2 * length
+    column_bytes, count = columns.shape[1] * columns.itemsize, min(channels, weights.shape[1] - first)
+    chosen = np.empty((runs.size, (terms + step - 1) // step * step, channels), np.uint32)
+    chosen[:] = (added.size - 1) * column_bytes
+    totals = np.zeros(channels, np.int64)
+    for run in range(runs.size):
+        for k in range(terms):
+            row = weights[run * terms + k, first : first + count]
+            for lane in range(channels):
+                n = lane // 16 * 16 + order[lane % 16]
+                if n < count:
+                    column = column_of(row[n], scales[first + n], lowest, added.size - 1)
+                    chosen[run, k, lane] = column * column_bytes
+                    totals[n] += added[column]
+    for n in range(count):
+        base[first + n] = np.int32(totals[n])
+    sums = np.zeros((pixels[1] - pixels[0], channels), np.int32)
+    offsets = np.empty(pixels[1] - pixels[0], np.int64)
+    pixel_offsets(steps, pixel_bytes, pixels[0], offsets)
+    _add_products(codes, offsets, runs, columns, length, chosen, span, sums)
+    write_channels(sums, base, output, pixels[0], first)
+
+
+@compiled
+def pixels_stay(
+    codes, offsets, runs, terms, table, weights, base, output, streamed, first, channels
+):  # fmt: skip
+    """Products of the pixels from `first` on, whose codes the rows are built from, with some streamed channels.
+
+    Args:
+        codes, runs: as in `weights_stay`, but runs need no padding.
+        offsets: int64, the byte of each pixel's first code.
+        terms: of a run.
+        table: (columns, length, order): `RowTable.by_activation` and `.length`, and `lane_order`.
+        weights: uint16 (runs, all channels, terms filled up to steps), a column's number times `STEP`.
+        base: int32 (all channels,), added to each channel's sums.
+        output: as for `write_channels`.
+        streamed: (first, last) channel of this part.
+        first, channels: the first pixel, and how many are worked on together, 16 or 32.
+    """
+    columns, length, order = table
+    column_bytes, count = columns.shape[1] * columns.itemsize, min(channels, offsets.size - first)
+    chosen = np.empty((runs.size, weights.shape[2], channels), np.uint32)
+    chosen[:] = (columns.shape[0] - 1) * column_bytes
+    for run in range(runs.size):
+        for lane in range(channels):
+            p = lane // 16 * 16 + order[lane % 16]
+            if p < count:
+                start = (offsets[first + p] + runs[run]) // 2
+                pixel = codes[start : start + terms]
+                for k in range(terms):
+                    chosen[run, k, lane] = pixel[k] // STEP * column_bytes
+    sums = np.zeros((streamed[1] - streamed[0], channels), np.int32)
+    line_bytes = weights.shape[2] * 2
+    lines = np.arange(runs.size) * (weights.shape[1] * line_bytes)
+    some, span = np.arange(streamed[0], streamed[1]) * line_bytes, (0, columns.shape[1])
+    _add_products(weights.reshape(-1), some, lines, columns, length, chosen, span, sums)
+    write_pixels(sums, base, output, first, streamed[0])
+
+
+@compiled
+def streamed_weights(weights, scales, lowest, added, streamed, base, channels):
+    """Weights as `pixels_stay` streams them, and what each channel's sums begin with.
+
+    Args:
+        weights: float32 (parts, terms of a part, channels).
+        scales: float32 (channels,), of one code; 1 where the weights are codes.
+        lowest: the weight code of column 0.
+        added: int64 (weight codes + 1,), what a weight adds to its channel besides its products; the last is 0.
+        streamed: uint16 (parts, channels, terms filled up), written.
+        base: int32 (channels,), written.
+        channels: (first, last) of this part.
+    """
+    parts, terms, _ = weights.shape
+    block, totals = np.zeros((_TERMS, _TILE), np.uint32), np.zeros(_TILE, np.int64)
+    for first in range(channels[0], channels[1], _TILE):
+        last = min(first + _TILE, channels[1])
+        totals[:] = 0
+        for part in range(parts):
+            for start in range(0, terms, _TERMS):
+                end = min(start + _TERMS, terms)
+                for k in range(start, end):
+                    source, scale = weights[part, k, first:last], scales[first:last]
+                    found = block[k - start, : last - first]
+                    for n in range(found.size):
+                        found[n] = column_of(source[n], scale[n], lowest, added.size - 1)
+                    for n in range(found.size):
+                        totals[n] += added[found[n]]
+                for n in range(first, last):
+                    target, column = streamed[part, n, start:end], block[: end - start, n - first]
+                    for k in range(target.size):
+                        target[k] = min(column[k], np.uint32(added.size - 2)) * np.uint32(STEP)
+            streamed[part, first:last, terms:] = 0
+        for n in range(first, last):
+            base[n] = np.int32(totals[n - first])
+
+
+@compiled
+def _copied(columns, chosen, span, rows):
+    """Rows of 32-bit words, one word after the other."""
+    words = rows.view(np.int32)
+    column_bytes, channels = columns.shape[1] * 4, chosen.size
+    for lane in range(channels):
+        column = columns[chosen[lane] // column_bytes]
+        for code in range(span[0], span[1]):
+            words[code * channels + lane] = column[code]

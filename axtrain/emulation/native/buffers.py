@@ -6,6 +6,7 @@ page fault for every 4 KiB. Both were a good part of a layer's time.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import defaultdict
@@ -18,7 +19,7 @@ _KEPT = 32  # unused buffers of one size
 
 def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
     """A new array of zeros whose first byte lies at a multiple of 64."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     storage = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -storage.ctypes.data % _ALIGNMENT
     return storage[start : start + size].view(dtype).reshape(shape)
@@ -32,7 +33,7 @@ class Buffers:
 
     def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
         """An aligned array; its values are anything."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         free = self._free[size]
         try:
             storage = free.pop()  # one step, so that threads need no lock
@@ -53,7 +54,7 @@ class Scratch(threading.local):
 
     def take(self, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
         """An aligned array; its values are anything."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         storage = self._storage.get(name)
         if storage is None or storage.size < size:
             storage = self._storage[name] = aligned((size,), np.uint8)

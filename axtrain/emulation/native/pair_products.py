@@ -95,7 +95,7 @@ def pair_products(factors, steps, pixel_bytes, runs, panels, base, output, pixel
         factors: int16, the activations' factors, images (pixels, r, C), each with its tail.
         steps, pixel_bytes: as for `pixel_offsets`.
         runs: int64 (runs,), the byte offset of each run's first factor from it.
-        panels: int16 (groups, runs, pairs, 16, 2), the weights' factors.
+        panels: uint32 (groups, runs, pairs, 16), the weights' factors, as `weight_panels` makes them.
         base: int32 (channels,), added to each channel's sums.
         output: as for `write_channels`.
         pixels: (first, last) of this part.
@@ -116,7 +116,7 @@ def pair_products(factors, steps, pixel_bytes, runs, panels, base, output, pixel
 
 
 @compiled
-def weight_panels(weights, scales, lowest, factors, added, taps, panels, base, groups):
+def weight_panels(weights, scales, lowest, factors, line, added, taps, panels, base, groups):
     """The weights' factors in the order in which `pair_products` meets them, and what each channel's sums begin with.
 
     Args:
@@ -124,21 +124,23 @@ def weight_panels(weights, scales, lowest, factors, added, taps, panels, base, g
         scales: float32 (channels,), of one code; 1 where the weights are codes.
         lowest: the weight code of column 0.
         factors: int16 (r, weight codes + 1), the last column zero.
+        line: (gain, offset) of the only factor where it is ``gain * column + offset``; a gain of 0 where it is not.
         added: int64 (weight codes + 1,), what a weight adds to its channel besides its products; the last is 0.
         taps: of one run.
-        panels: int16 (groups, runs, pairs, 16, 2), written.
+        panels: uint32 (groups, runs, pairs, 16), written: two neighbouring terms' int16 factors in one word.
         base: int32 (channels,), written; wraps as the accumulators do.
         groups: (first, last) of this part.
     """
     terms, channels = weights.shape
     rank, runs = factors.shape[0], panels.shape[1]
-    inputs = terms // (runs * taps)
+    inputs, none = terms // (runs * taps), np.uint32(added.size - 1)
     totals, columns = np.zeros(_TOGETHER * WORDS, np.int64), np.zeros(_TOGETHER * WORDS, np.uint32)
-    adds = np.any(added != 0)
+    gain, offset = np.int32(line[0]), np.int32(line[1])
+    adds, in_order = np.any(added != 0), rank == 1 or inputs % 2 == 0  # whether a word's first term comes first
     for start in range(groups[0], groups[1], _TOGETHER):
         end = min(start + _TOGETHER, groups[1])
         first, last = start * WORDS, min(end * WORDS, channels)
-        if channels < end * WORDS or taps * rank * inputs % 2:  # what is not written below
+        if channels < end * WORDS or not in_order:  # what is not written below
             panels[start:end] = 0
         totals[:] = 0
         for term in range(terms):
@@ -146,7 +148,7 @@ def weight_panels(weights, scales, lowest, factors, added, taps, panels, base, g
             # One step after the other over all channels, so that the compiler can use vectors.
             source, scale, found = weights[term, first:last], scales[first:last], columns[: last - first]
             for n in range(found.size):
-                found[n] = column_of(source[n], scale[n], lowest, added.size - 1)
+                found[n] = column_of(source[n], scale[n], lowest, none)
             if adds:
                 for n in range(found.size):
                     totals[n] += added[found[n]]
@@ -154,12 +156,22 @@ def weight_panels(weights, scales, lowest, factors, added, taps, panels, base, g
                 at, factor = (tap * rank + r) * inputs + place, factors[r]
                 for group in range(start, end):
                     some = found[(group - start) * WORDS : (group - start + 1) * WORDS]
-                    target = panels[group, run, at // 2]
-                    if at % 2:
-                        for n in range(some.size):
-                            target[n, 1] = factor[some[n]]
+                    target = panels[group, run, at // 2][: some.size]
+                    if at % 2 == 0 and in_order:
+                        if gain:
+                            for n in range(target.size):
+                                value = np.uint16(np.int32(some[n]) * gain + offset)
+                                target[n] = np.uint32(value) if some[n] < none else np.uint32(0)
+                        else:
+                            for n in range(target.size):
+                                target[n] = np.uint32(np.uint16(factor[some[n]]))
+                    elif gain:
+                        for n in range(target.size):
+                            value = np.uint32(np.int32(some[n]) * gain + offset) << np.uint32(16)
+                            target[n] |= value if some[n] < none else np.uint32(0)
                     else:
-                        for n in range(some.size):
-                            target[n, 0] = factor[some[n]]
+                        up = np.uint32(16 * (at % 2))
+                        for n in range(target.size):
+                            target[n] |= np.uint32(np.uint16(factor[some[n]])) << up
         for n in range(first, last):
             base[n] = np.int32(totals[n - first])

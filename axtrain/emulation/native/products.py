@@ -147,9 +147,10 @@ class _One(NamedTuple):
         rank, channels = len(factors.weight), places.channels
         pixel_bytes, runs = places.pixel_bytes(rank), places.run_places
         groups, pairs = -(-channels // 16), -(-places.taps_of_a_run * rank * places.shape[3] // 2)
-        panels = _SCRATCH.take("weights", (groups, len(runs), pairs, 16, 2), np.int16)
+        panels = _SCRATCH.take("weights", (groups, len(runs), pairs, 16), np.uint32)
         base, lowest = np.empty(channels, np.int32), self.products.table.weight_low
-        known = (*self.weights, lowest, factors.weight, self._added(factors.added), places.taps_of_a_run, panels, base)
+        known = (*self.weights, lowest, factors.weight, factors.weight_line, self._added(factors.added))
+        known += (places.taps_of_a_run, panels, base)
         shares = parts(groups, cores() if self.weights.values.size > _FEW_WEIGHTS else 1, 4)
         run([(pair_products.weight_panels, *known, part) for part in shares])
         image, quantise = self._factor_image()

@@ -65,14 +65,22 @@ class FactorTable:
 
     Attributes:
         line: (gain, offset) of the activation factor where it is ``gain * code + offset``, else `None`.
+        weight_line: (gain, offset) of the weight factor where it is ``gain * column + offset``, else (0, 0).
     """
 
     def __init__(self, activation: np.ndarray, weight: np.ndarray, added: np.ndarray, lowest: int) -> None:
         self.activation, self.weight, self.added = activation, weight, added
-        steps = np.diff(activation.astype(np.int64))
-        gain = int(steps[0, 0]) if steps.size else 0
-        straight = len(activation) == 1 and (steps == gain).all()
-        self.line = (gain, int(activation[0, 0]) - gain * lowest) if straight else None
+        found = _line(activation)
+        self.line = None if found is None else (found[0], found[1] - found[0] * lowest)
+        self.weight_line = _line(weight[:, :-1]) or (0, 0)
+
+
+def _line(factor: np.ndarray) -> tuple[int, int] | None:
+    """(gain, first value) where there is one factor whose values rise by equal steps."""
+    steps = np.diff(factor.astype(np.int64))
+    if len(factor) != 1 or not steps.size or (steps != steps[0, 0]).any():
+        return None
+    return int(steps[0, 0]), int(factor[0, 0])
 
 
 def factor_table(table: CodeTable) -> FactorTable | None:

@@ -7,7 +7,7 @@ words of Bernoulli bits are drawn: from the lowest of q's n binary digits to the
 ``b = r & b`` for a zero, with r fresh random bits, leaves each bit of b set with probability q, a multiple of 2^-n.
 What q leaves of p comes as rare faults of rate ``(p - q) / (1 - 2q)`` on top. (Both derived here.)
 
-Numba compiles both where it is installed (extra `numba`) and runs them on all cores; NumPy draws the same
+Numba compiles both where it is installed, as it is by default, and runs them on all cores; NumPy draws the same
 distribution without it.
 """
 

@@ -27,11 +27,15 @@ class Engine:
         name: by which `engine=` forces it.
         operations: of `"dense"`, `"batched"` (a second operand with batch axes of its own), `"conv"`, `"depthwise"`.
         fuses: whether `layer` computes a whole layer in one pass.
+        requires: a module without which it cannot run, and `None` otherwise.
+        without: what it costs not to have that module, in words.
     """
 
     name: ClassVar[str]
     operations: ClassVar[tuple[str, ...]] = OPERATIONS
     fuses: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
+    without: ClassVar[str] = ""
 
     def __init__(self, table: CodeTable) -> None:
         self.table = table

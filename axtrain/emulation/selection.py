@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from functools import lru_cache
 
@@ -53,6 +54,8 @@ def engine_for(
             "Engine %r cannot run here (%s); %r computes instead, with the same sums.", engine, obstacle, chosen
         )
         return _engine(chosen, table)
+    if device == "cpu":
+        _say_what_is_missing()
     chosen = _cheapest(table, operation, terms, device, axes)
     others = {name: one.obstacle(table, device, axes=axes) for name, one in ENGINES.items() if name != chosen}
     said = "; ".join(f"{name}: {reason or 'costs more'}" for name, reason in others.items())
@@ -72,6 +75,20 @@ def _forced_obstacle(engine: type[Engine], operation: str, table: CodeTable, dev
     if engine.supports(operation, table, device, axes=axes):
         return None
     return engine.obstacle(table, device, axes=axes) or "it does not support this product"
+
+
+@lru_cache(maxsize=1)
+def _say_what_is_missing() -> None:
+    """One line a process for each engine that only an installation keeps from running."""
+    for engine in ENGINES.values():
+        if engine.requires is not None and importlib.util.find_spec(engine.requires) is None:
+            logger.warning(
+                "%s is not installed (pip install %s), so engine %r cannot run: %s.",
+                engine.requires,
+                engine.requires,
+                engine.name,
+                engine.without,
+            )
 
 
 @lru_cache(maxsize=64)

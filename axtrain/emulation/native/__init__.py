@@ -1,1 +1,1 @@
-"""The native CPU engine (extra `numba`)."""
+"""The native CPU engine (numba)."""

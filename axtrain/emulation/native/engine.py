@@ -33,6 +33,8 @@ class NativeEngine(Engine):
 
     name = "numba"
     fuses = True
+    requires = "numba"
+    without = "bit-exact layers take about 10 to 25 times as long as float32 ones instead of 1 to 2"
 
     def __init__(self, table: CodeTable) -> None:
         super().__init__(table)

@@ -29,7 +29,9 @@ slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 bench: $(VENV)/.installed-test
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES= $(BIN)/python benchmarks/emulation.py --json benchmarks/results/emulation_avx2.json
 	$(BIN)/python benchmarks/emulation.py --json benchmarks/results/emulation.json
+	$(BIN)/python benchmarks/emulation.py --markdown benchmarks/results/emulation_avx2.json benchmarks/results/emulation.json
 	$(BIN)/python benchmarks/faults.py --json benchmarks/results/faults.json
 	$(BIN)/python benchmarks/active.py --json benchmarks/results/active.json
 	$(BIN)/python benchmarks/coded_overhead.py --json benchmarks/results/coded_overhead.json

@@ -43,16 +43,30 @@ def machine() -> dict[str, object]:
     """What the figures were measured on."""
     import tensorflow as tf
 
-    features = set()
-    try:
-        with open("/proc/cpuinfo") as file:
-            features = {word for line in file if line.startswith("flags") for word in line.split()}
-    except OSError:  # another system
-        pass
     return {
         "processor": platform.machine(),
+        "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "avx512_vbmi": "avx512vbmi" in features or "avx512_vbmi" in features,
+        "numba_target": _numba_target(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
     }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+        return names[0]
+    except (OSError, IndexError):  # another system
+        return platform.processor() or platform.machine()
+
+
+def _numba_target() -> str:
+    """The processor that numba compiles for, as LLVM calls it."""
+    try:
+        from numba.core.registry import cpu_target
+    except ImportError:
+        return "none (numba is not installed)"
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return f"{name} with{'' if '+avx512f' in features else 'out'} AVX-512"

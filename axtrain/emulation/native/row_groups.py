@@ -38,6 +38,7 @@ GROUP = 32  # channels whose products are loaded together: a cache line of 16-bi
 STEP = 32  # a streamed code is its row's number times this many bytes
 BUILT = 8  # rows that are built together
 _TILE, _TERMS = 64, 32  # channels and terms at a time: codes are read and written in whole cache lines
+_LINE = 64  # bytes of a cache line
 _SPARE_ROWS = 3  # between the rows of two terms: multiples of 16 KiB would share their places in the cache
 _TABLE_BYTES = 1 << 18  # rows of so many terms are built at a time as a second-level cache holds
 
@@ -213,8 +214,10 @@ def _add_products(codes, offsets, runs, columns, length, chosen, span, sums):
     wide, step = columns.itemsize == 4, 2 * length
     row_bytes = channels * columns.itemsize
     term_bytes = (columns.shape[1] + _SPARE_ROWS) * row_bytes
-    most = min(terms, max(1, _TABLE_BYTES // (term_bytes * step)) * step)
-    rows = np.empty(most * term_bytes, np.uint8)  # numba puts arrays at multiples of 32 bytes
+    used = (span[1] - span[0]) * row_bytes
+    most = min(terms, max(1, _TABLE_BYTES // (used * step)) * step)
+    storage = np.empty(most * term_bytes + _LINE, np.uint8)
+    rows = storage[-storage.ctypes.data % _LINE :]  # each row within as few cache lines as can be
     first_row, column = rows.ctypes.data, columns.ctypes.data
     for run in range(runs.size):
         for start in range(0, terms, most):

@@ -60,7 +60,7 @@ def emit_add_channels(builder: ir.IRBuilder, arguments) -> None:
     both = [load(builder, builder.add(factors, load(builder, where, I64, 8 * i, align=8)), words) for i in range(2)]
     added = [
         builder.add(total, pair_sums(builder, mixed, load(builder, column, words, 32 * i)))
-        for i, (total, mixed) in enumerate(zip(totals, interleaved(builder, *both, 16), strict=True))
+        for i, (total, mixed) in enumerate(zip(totals, interleaved(builder, both[0], both[1], 16), strict=True))
     ]
     following = builder.add(pair, I64(1))
     for value, next_ in ((pair, following), *zip(totals, added, strict=True)):
@@ -68,7 +68,7 @@ def emit_add_channels(builder: ir.IRBuilder, arguments) -> None:
     builder.cbranch(builder.icmp_signed("<", following, pairs), loop, done)
 
     builder.position_at_end(done)
-    store(builder, shuffled(builder, *added, np.argsort(_ORDER).tolist()), sums)
+    store(builder, shuffled(builder, added[0], added[1], np.argsort(_ORDER).tolist()), sums)
 
 
 def emit_add_taps(builder: ir.IRBuilder, arguments, *, rows: int, columns: int) -> None:

@@ -153,7 +153,8 @@ class NativeEngine(Engine):
             none = np.zeros((places.channels,), np.float32)
             outputs = Outputs(none, none, target, np.empty((0, places.channels), np.float32))
         else:
-            outputs = Outputs(*rescaled, np.empty((0, places.channels), np.int32), target)
+            scales, biases = rescaled
+            outputs = Outputs(scales, biases, np.empty((0, places.channels), np.int32), target)
         # Codes pass as they are.
         quantiser = Quantiser(*(np.float32(x) for x in limits or (1, 0, -(1 << 20), 1 << 20)))
         zero_point = 0 if limits is None else int(limits[1])

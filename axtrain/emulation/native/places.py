@@ -26,8 +26,8 @@ class Places:
         skips: (rows, columns), of how many values one is in the image: a stride that passes over the others.
     """
 
-    shape: tuple[int, int, int, int]
-    window: tuple[int, int]
+    shape: tuple[int, ...]
+    window: tuple[int, ...]
     strides: tuple[int, int]
     dilation: tuple[int, int]
     corner: tuple[int, int]
@@ -35,7 +35,7 @@ class Places:
     sizes: tuple[int, int]
     channels: int
     depthwise: bool
-    skips: tuple[int, int] = (1, 1)
+    skips: tuple[int, ...] = (1, 1)
 
     @property
     def pixels(self) -> int:
@@ -157,9 +157,18 @@ def places_of(geometry, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Plac
     outputs = tuple(
         (p - (k - 1) * d - 1) // s + 1 for p, k, d, s in zip(padded, window, dilation, strides, strict=True)
     )
-    channels = kernel[-1] * (kernel[-2] if geometry.depthwise else 1)
-    fixed = (tuple(window), tuple(strides), tuple(dilation), (pads[0][0], pads[1][0]), padded, outputs, channels)
-    return Places((shape[0], *sizes, shape[-1]), *fixed, geometry.depthwise, tuple(skips))
+    return Places(
+        shape=(shape[0], *sizes, shape[-1]),
+        window=tuple(window),
+        strides=tuple(strides),
+        dilation=tuple(dilation),
+        corner=(pads[0][0], pads[1][0]),
+        padded=padded,
+        sizes=outputs,
+        channels=kernel[-1] * (kernel[-2] if geometry.depthwise else 1),
+        depthwise=geometry.depthwise,
+        skips=tuple(skips),
+    )
 
 
 def _windows_with(bad: np.ndarray, places: Places) -> np.ndarray:

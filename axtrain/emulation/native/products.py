@@ -100,18 +100,22 @@ class NativeProducts:
         quantiser = quantiser._replace(
             low=max(quantiser.low, np.float32(low)), high=min(quantiser.high, np.float32(high))
         )
-        one = _One(self, places, values, quantiser, zero_point, weights, outputs)
+        one = _Product(self, places, values, quantiser, zero_point, weights, outputs)
+        factors = self.factors
         if places.depthwise:
-            return one.depthwise()
-        factors = self._factor_cost(places)
-        return one.pairs() if factors <= min(self.row_costs(places, len(table.products))) else one.by_rows()
+            if factors and len(factors.weight) <= _DEPTHWISE_RANK and places.channels == places.shape[3]:
+                return one.multiplied(factors)
+            return one.looked_up()
+        rows = min(self.row_costs(places, len(table.products)))
+        return one.by_factors(factors) if factors and self._factor_cost(places) <= rows else one.by_rows()
 
     def _factor_cost(self, places: Places) -> float:
         """Cycles for each term by factors."""
-        if self.factors is None:
+        factors = self.factors
+        if factors is None:
             return np.inf
-        rank = len(self.factors.weight)
-        found = 0 if self.factors.line else places.pixels * rank * _FOUND / places.taps
+        rank = len(factors.weight)
+        found = 0 if factors.line else places.pixels * rank * _FOUND / places.taps
         return rank * places.channels * (places.pixels * _FACTOR + _PLACED) + found
 
     def row_costs(self, places: Places, codes: int) -> tuple[float, float]:
@@ -130,7 +134,7 @@ class NativeProducts:
         return np.ascontiguousarray(np.pad(self.table.products.T, [(0, 1), (0, 0)]))
 
 
-class _One(NamedTuple):
+class _Product(NamedTuple):
     """One product under way; each way to compute it returns whether all values are finite."""
 
     products: NativeProducts
@@ -141,21 +145,21 @@ class _One(NamedTuple):
     weights: Weights
     outputs: Outputs
 
-    def pairs(self) -> bool:
-        """By factors."""
-        places, factors = self.places, self.products.factors
+    def by_factors(self, factors: FactorTable) -> bool:
+        """By products of the operands' factors."""
+        places = self.places
         rank, channels = len(factors.weight), places.channels
         pixel_bytes, runs = places.pixel_bytes(rank), places.run_places
         groups, pairs = -(-channels // 16), -(-places.taps_of_a_run * rank * places.shape[3] // 2)
         panels = _SCRATCH.take("weights", (groups, len(runs), pairs, 16), np.uint32)
         base, lowest = np.empty(channels, np.int32), self.products.table.weight_low
-        known = (*self.weights, lowest, factors.weight, factors.weight_line, self._added(factors.added))
-        known += (places.taps_of_a_run, panels, base)
+        table = (lowest, factors.weight, factors.weight_line, self._added(factors.added))
+        known = (*self.weights, *table, places.taps_of_a_run, panels, base)
         shares = parts(groups, cores() if self.weights.values.size > _FEW_WEIGHTS else 1, 4)
         run([(pair_products.weight_panels, *known, part) for part in shares])
-        image, quantise = self._factor_image()
-        shared = (image.reshape(-1), places.steps, pixel_bytes, runs * pixel_bytes[0])
-        shared += (panels, base, tuple(self.outputs))
+        image, quantise = self._factor_image(factors)
+        where = (image.reshape(-1), places.steps, pixel_bytes, runs * pixel_bytes[0])
+        shared = (*where, panels, base, tuple(self.outputs))
         batches = self._batches()
         if len(batches) < self._split():  # too few images to share: share the output channels
             _, _, finite = quantise((0, places.shape[0]))
@@ -210,47 +214,33 @@ class _One(NamedTuple):
             )
         return all(finite for *_, finite in found)
 
-    def depthwise(self) -> bool:
-        """Each channel by itself."""
-        places, factors, channels = self.places, self.products.factors, self.places.shape[3]
-        lowest, base = self.products.table.weight_low, np.empty(places.channels, np.int32)
-        if factors is not None and len(factors.weight) <= _DEPTHWISE_RANK and channels == places.channels:
-            rank = len(factors.weight)
-            image, quantise = self._factor_image()
-            terms = (places.tap_places[:, None] * rank + np.arange(rank)).reshape(-1) * (2 * channels)
-            terms = np.append(terms, [0] * (terms.size % 2)).astype(np.int64)
-            panels = np.zeros((-(-channels // 16), len(terms) // 2, 2, 8, 2), np.int16)
-            known = (lowest, factors.weight, self._added(factors.added), panels, base)
-            depthwise.channel_panels(*self.weights, *known)
-            shared = (
-                image.reshape(-1),
-                places.steps,
-                places.pixel_bytes(rank),
-                terms,
-                panels,
-                base,
-                tuple(self.outputs),
-            )
+    def multiplied(self, factors: FactorTable) -> bool:
+        """A depthwise product by the operands' factors."""
+        places, rank, channels = self.places, len(factors.weight), self.places.channels
+        image, quantise = self._factor_image(factors)
+        terms = (places.tap_places[:, None] * rank + np.arange(rank)).reshape(-1) * (2 * channels)
+        terms = np.append(terms, [0] * (terms.size % 2)).astype(np.int64)
+        panels = np.zeros((-(-channels // 16), len(terms) // 2, 2, 8, 2), np.int16)
+        base, lowest = np.empty(channels, np.int32), self.products.table.weight_low
+        depthwise.channel_panels(*self.weights, lowest, factors.weight, self._added(factors.added), panels, base)
+        where = (image.reshape(-1), places.steps, places.pixel_bytes(rank), terms)
+        shared = (*where, panels, base, tuple(self.outputs))
 
-            def some(batch) -> bool:
-                _, _, finite = quantise(batch)
-                depthwise.multiplied(*shared, self._pixels_of(batch))
-                return finite
+        def some(batch) -> bool:
+            _, _, finite = quantise(batch)
+            depthwise.multiplied(*shared, self._pixels_of(batch))
+            return finite
 
-            return all(run([(some, batch) for batch in self._batches()]))
-        entry = depthwise.ENTRY
-        image, quantise = self._image(entry, -entry * self.products.table.activation_low)
+        return all(run([(some, batch) for batch in self._batches()]))
+
+    def looked_up(self) -> bool:
+        """A depthwise product by look-ups."""
+        places, products, entry = self.places, self.products, depthwise.ENTRY
+        image, quantise = self._image(entry, -entry * products.table.activation_low)
         found = run([(quantise, batch) for batch in self._batches()])
-        shared = (
-            image,
-            (*places.padded, channels),
-            places.strides,
-            places.dilation,
-            self.products.columns,
-            *self.weights,
-            places.window,
-        )
-        shared += (lowest, self._added(0), base, tuple(self.outputs), places.sizes)
+        where = (image, (*places.padded, places.shape[3]), places.strides, places.dilation)
+        known = (products.columns, *self.weights, places.window, products.table.weight_low, self._added(0))
+        shared = (*where, *known, np.empty(places.channels, np.int32), tuple(self.outputs), places.sizes)
         blocks = parts(places.channels, self._split(_PARTS), 16)
         batches = parts(places.shape[0], 1 if len(blocks) >= self._split() else cores())
         run([(depthwise.looked_up, *shared, some, these) for some in batches for these in blocks])
@@ -344,9 +334,9 @@ class _One(NamedTuple):
         )
         return storage, lambda some: images.quantise_image(*known, some)
 
-    def _factor_image(self):
+    def _factor_image(self, factors: FactorTable):
         """As `_image`, int16 factors: images (padded H, padded W, r, C)."""
-        factors, places = self.products.factors, self.places
+        places = self.places
         if factors.line:
             image, quantise = self._image(*factors.line)
             return image.view(np.int16), quantise

@@ -102,5 +102,5 @@ def factor_table(table: CodeTable) -> FactorTable | None:
     if len(activation) > _HIGHEST_RANK or not small:
         return None
     weight = np.pad(weight, [(0, 0), (0, 1)])
-    contiguous = (np.ascontiguousarray(side, np.int16) for side in (activation, weight))
-    return FactorTable(*contiguous, factors.weight_constant.astype(np.int64), table.activation_low)
+    activation, weight = (np.ascontiguousarray(side, np.int16) for side in (activation, weight))
+    return FactorTable(activation, weight, factors.weight_constant.astype(np.int64), table.activation_low)

@@ -44,7 +44,7 @@ def joined(builder: ir.IRBuilder, parts: list):
     """Vectors end to end."""
     while len(parts) > 1:
         lanes = list(range(2 * parts[0].type.count))
-        parts = [shuffled(builder, *parts[i : i + 2], lanes) for i in range(0, len(parts), 2)]
+        parts = [shuffled(builder, parts[i], parts[i + 1], lanes) for i in range(0, len(parts), 2)]
     return parts[0]
 
 

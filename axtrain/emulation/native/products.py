@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -65,16 +65,18 @@ class NativeProducts:
     def __init__(self, table: CodeTable) -> None:
         self.table = table
         self.buffers = Buffers()
+        self._rows: dict[int, RowTable] = {}
 
     @cached_property
     def factors(self) -> FactorTable | None:
         """Integer factors of 16 bits, where the table has few."""
         return factor_table(self.table)
 
-    @lru_cache(maxsize=2)  # noqa: B019 - a table and its engine live as long as the process
     def rows(self, first: int) -> RowTable:
-        """The table's columns over the activation codes from row `first` on."""
-        return RowTable(self.table.products, first)
+        """The table's columns over the activation codes from row `first` on: all, or those that are not negative."""
+        if first not in self._rows:
+            self._rows[first] = RowTable(self.table.products, first)
+        return self._rows[first]
 
     def __call__(
         self, places: Places, values, quantiser: Quantiser, zero_point: int, weights: Weights, outputs: Outputs

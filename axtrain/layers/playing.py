@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from axtrain.emulation.geometry import terms
 from axtrain.emulation.engine import ENGINES
+from axtrain.emulation.geometry import terms
 from axtrain.emulation.selection import engine_for
 from axtrain.emulation.surrogate import surrogate_gradient
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW, table_surrogates

@@ -18,10 +18,11 @@ from axtrain.emulation.selection import engine_for, native_obstacle
 from axtrain.quantisers import Quantiser, quantise_weights
 
 pytest.importorskip("numba")
+from axtrain.emulation.native.kept import KeptWeights
+
 from axtrain.emulation.native import elementwise, engine, sums
 from axtrain.emulation.native.buffers import Buffers
 from axtrain.emulation.native.engine import NativeEngine
-from axtrain.emulation.native.kept import KeptWeights
 from axtrain.emulation.native.threads import parts
 
 RNG = np.random.default_rng(0)

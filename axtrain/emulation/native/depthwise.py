@@ -99,24 +99,35 @@ def emit_add_taps(builder: ir.IRBuilder, arguments, *, rows: int, columns: int) 
     def shifted(total):
         return shuffled(builder, total, zero, [lanes, *range(lanes - 1)])
 
-    start, place = zero, codes
-    for _ in range(columns - 1):
-        start = shifted(builder.add(start, column(place)))
-        place = builder.add(place, pixel_bytes)
+    # Two halves side by side: the additions of one wait for each other. Of an odd number the middle one is in both.
+    half = builder.sub(count, builder.ashr(count, I64(1)))
+    second = builder.sub(count, half)
+    halves = []
+    for first in (I64(0), second):
+        start, place = zero, builder.add(codes, builder.mul(first, pixel_bytes))
+        for _ in range(columns - 1):
+            start = shifted(builder.add(start, column(place)))
+            place = builder.add(place, pixel_bytes)
+        halves.append((start, place, builder.add(sums, builder.shl(first, I64(2)))))
     before = builder.block
     loop, done = builder.append_basic_block("pixel"), builder.append_basic_block("done")
     builder.branch(loop)
 
     builder.position_at_end(loop)
-    x, total, at = builder.phi(I64), builder.phi(entry), builder.phi(I64)
-    for value, initial in ((x, I64(0)), (total, start), (at, place)):
-        value.add_incoming(initial, before)
-    whole = builder.add(total, column(at))
-    store(builder, builder.extract_element(whole, I32(columns - 1)), builder.add(sums, builder.shl(x, I64(2))))
+    x, *carried = [builder.phi(kind) for kind in (I64, *2 * (entry, I64))]
+    x.add_incoming(I64(0), before)
     following = builder.add(x, I64(1))
-    for value, next_ in ((x, following), (total, shifted(whole)), (at, builder.add(at, pixel_bytes))):
-        value.add_incoming(next_, loop)
-    builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+    for (start, place, target), total, at in zip(halves, carried[::2], carried[1::2], strict=True):
+        whole = builder.add(total, column(at))
+        store(builder, builder.extract_element(whole, I32(columns - 1)), builder.add(target, builder.shl(x, I64(2))))
+        for value, initial, next_ in (
+            (total, start, shifted(whole)),
+            (at, place, builder.add(at, pixel_bytes)),
+        ):
+            value.add_incoming(initial, before)
+            value.add_incoming(next_, loop)
+    x.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, half), loop, done)
     builder.position_at_end(done)
 
 
@@ -205,7 +216,8 @@ def channel_panels(weights, scales, lowest, factors, added, panels, base):
 
 @compiled
 def looked_up(
-    storage, padded, strides, dilation, columns, weights, scales, window, lowest, added, base, output, sizes, images, channels
+    storage, padded, strides, dilation, columns, weights, scales, window, lowest, added, base, output, sizes, images,
+    channels,
 ):  # fmt: skip
     """Products by look-up of some images with some channels.
 
@@ -231,7 +243,9 @@ def looked_up(
     shared = max(strides) == 1 and max(dilation) == 1 and (window == (3, 3) or window == (5, 5))
     shared = shared and (images[1] - images[0]) * height * width * taps > 2 * rows * window[0]
     entries = np.zeros((_BLOCK if shared else 0, window[0], rows, 4 if window[1] <= 4 else 8), np.int32)
-    sums = np.empty((_BLOCK, height * width), np.int32)
+    # Windows are summed along whole planes: those that reach over the end of a row count for nothing.
+    pitch = padded[1] if shared else width
+    sums = np.empty((_BLOCK, height * pitch), np.int32)
     block = np.empty((height * width, _BLOCK), np.int32)
     chosen = np.empty((_BLOCK, taps), np.uint32)
     planes = np.empty((_BLOCK, padded[0], padded[1]), np.uint16)
@@ -256,10 +270,10 @@ def looked_up(
             for n in range(first, last):
                 plane, line = planes[n // multiplier - start], sums[n - first]
                 if shared:
-                    _add_windows(plane, entries[n - first], window[0], sizes, line)
+                    _add_windows(plane, entries[n - first], window[0], line[: (height - 1) * pitch + width])
                 else:
                     _add_single(plane, strides, dilation, columns, chosen[n - first], window, sizes, line)
-            _join(sums[: last - first], block)
+            _join(sums[: last - first], pitch, block, sizes)
             write_channels(block[:, : last - first], base, output, b * height * width, first)
 
 
@@ -285,34 +299,34 @@ def _separate(image, first, planes):
 
 
 @compiled
-def _join(sums, block):
-    """Sums (channels, pixels) as (pixels, channels)."""
-    channels, pixels = sums.shape
-    if channels == _BLOCK and pixels >= 4:
-        source, target = sums.ctypes.data, block.ctypes.data
-        for first in range(0, pixels, 4):
-            p = min(first, pixels - 4)
-            for n in range(0, _BLOCK, 4):
-                at, to = source + 4 * (n * pixels + p), target + 4 * (p * _BLOCK + n)
-                _transpose(at, 4 * pixels, to, 4 * _BLOCK, 32)
+def _join(sums, pitch, block, sizes):
+    """Sums (channels, rows of `pitch`) as (pixels, channels)."""
+    channels, (height, width) = sums.shape[0], sizes
+    if channels == _BLOCK and width >= 4:
+        source, target, line_bytes = sums.ctypes.data, block.ctypes.data, 4 * sums.shape[1]
+        for y in range(height):
+            for column in range(0, width, 4):
+                x = min(column, width - 4)  # the last four overlap those before
+                for n in range(0, _BLOCK, 4):
+                    at = source + n * line_bytes + 4 * (y * pitch + x)
+                    _transpose(at, line_bytes, target + 4 * ((y * width + x) * _BLOCK + n), 4 * _BLOCK, 32)
     else:
         for n in range(channels):
-            line = sums[n]
-            for p in range(pixels):
-                block[p, n] = line[p]
+            for y in range(height):
+                line = sums[n, y * pitch : y * pitch + width]
+                for x in range(width):
+                    block[y * width + x, n] = line[x]
 
 
 @compiled
-def _add_windows(plane, entries, size, sizes, sums):
-    """One channel's sums of windows of size x size; each code is looked up once for each row of taps."""
+def _add_windows(plane, entries, size, sums):
+    """One channel's sums of windows of size x size, one after the other; each code is looked up once for each row."""
     row_bytes, entry_bytes = 2 * plane.shape[1], entries[0].size * 4
-    table = entries.ctypes.data
-    for y in range(sizes[0]):
-        first, target = plane[y:].ctypes.data, sums[y * sizes[1] :].ctypes.data
-        if size == 3:
-            _add_taps(first, row_bytes, 2, table, entry_bytes, sizes[1], target, 3, 3)
-        else:
-            _add_taps(first, row_bytes, 2, table, entry_bytes, sizes[1], target, 5, 5)
+    first, table, target, count = plane.ctypes.data, entries.ctypes.data, sums.ctypes.data, sums.size
+    if size == 3:
+        _add_taps(first, row_bytes, 2, table, entry_bytes, count, target, 3, 3)
+    else:
+        _add_taps(first, row_bytes, 2, table, entry_bytes, count, target, 5, 5)
 
 
 @compiled

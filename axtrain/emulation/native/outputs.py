@@ -14,7 +14,7 @@ _TILE = 16  # channels written together: a cache line
 
 @njit(inline="always")
 def column_of(weight, scale, lowest, columns):
-    """The column of ``round(weight / scale)``; `columns`, the one of zeros, for what is no code (a NaN, an infinity)."""
+    """The column of ``round(weight / scale)``; `columns`, the one of zeros, for what is no code, as a NaN."""
     ratio = weight / scale
     known = ratio if abs(ratio) < _NO_CODE else _NO_CODE  # what is not a number is not below anything
     code = np.int32((known + _ROUND) - _ROUND)

@@ -7,7 +7,7 @@ import numpy as np
 from axtrain.emulation.native.compiling import compiled
 from axtrain.emulation.native.threads import cores, parts, run
 
-_FEW = 1 << 15  # waking a thread costs more than passing over so many weights
+_FEW = 1 << 19  # waking a thread costs more than passing over so many weights
 
 
 def weight_scales(kernel: np.ndarray, limit: int, per_tensor: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ def ray():
     found = pytest.importorskip("ray", reason="needs the extra `ray`")
     # Ray would kill actors for the memory that other tests and programs take from the machine.
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # or other tests would go before those that wait for actors
     with RayActors():  # starts it with our settings, and ends it
         yield found
 

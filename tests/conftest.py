@@ -1,5 +1,6 @@
 """What every test shares: a quiet TensorFlow, the folder of real data, the reference loops on the path."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,31 @@ SHARED = TESTS.parent.parent / "shared"
 sys.path.insert(0, str(TESTS / "axtrain"))
 sys.path.insert(0, str(TESTS / "end_to_end"))  # `import shell`
 sys.path.insert(0, str(TESTS / "training" / "distributed"))
+
+
+# Tracing a model makes a million objects, and Python's collector would walk through them and all others again and
+# again, a tenth of the tests' time. So what is imported is left out, and it walks once after a test that made many.
+MANY = 200_000
+
+
+# Tests that share processes which are slow to start go first, so that one worker has them all: `--dist worksteal` gives
+# it the first half of the tests, and takes away from its end.
+FIRST = ("test_executors.py", "test_on_actors.py", "test_tracking_server.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def pytest_runtest_teardown():
+    if gc.get_count()[0] > MANY:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,21 @@ def test_division_by_a_power_of_two(x, exponent):
     assert divided_by_power(x, exponent) == math.copysign(math.floor(exact + 0.5), x)  # ties away from zero
 
 
+def test_halves_go_away_from_zero():
+    """Every tie of small quotients at every exponent, and every word about zero: drawn words seldom meet a tie."""
+    for exponent in range(1, 32):
+        odd = [k for k in range(-9, 10, 2) if LOWEST <= k << exponent <= HIGHEST]
+        ties = np.array(odd) << (exponent - 1)
+        away = [(k + 1) // 2 if k > 0 else k // 2 for k in odd]  # k / 2, so -3 / 2 becomes -2
+        np.testing.assert_array_equal(divided_by_power(ties, exponent), away)
+        np.testing.assert_array_equal(multiplied(2 * ties, 2**30, -exponent), away)  # a factor of 1/2 is exact
+        near = np.arange(-130, 131)
+        np.testing.assert_array_equal(divided_by_power(near, exponent), [power_divided(x, exponent) for x in near])
+    # The high product alone has ties of its own: up where the product is positive, and truncation where it is not.
+    assert doubling_high_product([1, -1, 3, -3], 2**30).tolist() == [high_product(x, 2**30) for x in (1, -1, 3, -3)]
+    assert multiplied_once([1, -1, 3, -3], 2**30, 0).tolist() == [1, 0, 2, -1]  # a single rounding goes half up
+
+
 @given(words, factors, st.integers(-31, 30))
 def test_two_roundings(x, factor, shift):
     expected = power_divided(high_product(wrapped(x << max(shift, 0)), factor), max(-shift, 0))

@@ -183,12 +183,28 @@ for kind, make in kinds.items():
     assert max(abs(logs[name] - alone[name]) for name in logs) < 1e-5, kind
     assert np.abs(one.predict(x, verbose=0) - both.predict(x, verbose=0)).max() < 1e-5, kind
     assert abs((both.predict(x, verbose=0).argmax(-1) == y).mean() - logs["accuracy"]) < 1e-6, kind
+
+def apart(hardware, fidelity="exact"):
+    # How far two replicas' outputs of the same samples are from each other.
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = ax.convert(manners.plain(), hardware, x)
+        ax.set_fidelity(model, fidelity)
+    run = tf.function(lambda: strategy.run(lambda: model(x[:8], training=True)))
+    one, other = strategy.experimental_local_results(run())
+    return float(np.abs(one - other).max())
+
+# One memory's faults are both replicas'; what belongs to an activation is each one's own.
+memory = ax.memories.BitErrors(rate=0.05)
+assert apart(ax.Hardware(multiplier=manners.CIRCUIT)) == apart(ax.Hardware(weight_memory=memory)) == 0
+assert apart(ax.Hardware(activation_memory=memory)) > 1e-3
+assert apart(ax.Hardware(multiplier=manners.CIRCUIT), "gaussian") > 1e-3
 print("fine")
 """
 
 
 def test_replicas_fit_evaluate_and_predict():
-    """Two replicas on two virtual CPUs take the steps that one device takes, and give its outputs.
+    """Two replicas on two virtual CPUs take the steps that one device takes, and give its outputs; noise is their own.
 
     What `with_sensitivity` adds to a step is tested in tests/axtrain/test_sensitivity_training.py.
     """

@@ -4,9 +4,8 @@ import inspect
 import json
 import os
 import signal
-import subprocess
-import sys
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -178,7 +177,7 @@ def test_a_killed_training_ends_with_the_same_weights(files, monkeypatch):
     checkpoint = ("--checkpoint", "kept", "--save-every", 3, "--json", "again.json", "--epochs")
     command = [str(part) for part in ("train", "model.keras", "again.keras", *options, *checkpoint)]
 
-    killed = subprocess.run([sys.executable, "-c", STOPPED, "12", *command, "3"], capture_output=True, text=True)
+    killed = fresh.run(STOPPED, "12", *command, "3")
     place = place_of(files / "kept" / "training.npz")
     assert (killed.returncode, place["epoch"], place["step"]) == (-signal.SIGKILL, 1, 3), killed.stderr
 

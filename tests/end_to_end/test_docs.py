@@ -1,15 +1,21 @@
 """The documentation: every block of code in it runs as it stands, and the site builds without a warning."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import fresh
 import pytest
+
+from axtrain.training.command_line import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -35,7 +41,16 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return BLOCK.findall(page.read_text())
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+# Mostly commands, which test_command_line.py and test_commands.py run one by one; how a page is run, the others test.
+SLOW = ("start.md", "first_hour.md", "how_to/terminal.md")
+
+
+def page_of(page):
+    name = str(page.relative_to(DOCS))
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("page", [page_of(page) for page in PAGES])
 def test_the_code_of_a_page(page, tmp_path):
     run = [block for block in blocks(page) if block[0] in EXECUTED]
     assert {language for language, _ in blocks(page)} <= {*EXECUTED, "text"}
@@ -47,6 +62,55 @@ def test_the_code_of_a_page(page, tmp_path):
     installed = page.name == "start.md"  # the first page's commands are real processes, the others' forks
     done = fresh.run(RUNNER, cwd=tmp_path, env=environment, input=json.dumps(run), commands=not installed)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def found(name: str, path: list[str]):
+    """What a dotted name stands for."""
+    value = importlib.import_module(name)
+    for part in path:
+        value = getattr(value, part)
+    return value
+
+
+def names(tree):
+    """Every `ax.one.other` and everything imported from axtrain: (module, attributes)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "axtrain":
+            yield from ((node.module, [alias.name]) for alias in node.names)
+        path = []
+        while isinstance(node, ast.Attribute):
+            path.insert(0, node.attr)
+            node = node.value
+        if path and isinstance(node, ast.Name) and node.id == "ax":
+            yield "axtrain", path
+
+
+def test_every_name_and_every_option_of_the_pages_is_there():
+    """Of all pages, also of those that only `make slow` runs."""
+    known, commands = 0, 0
+    for language, code in (block for page in PAGES for block in blocks(page)):
+        if language == "python":
+            for module, path in names(ast.parse(code)):
+                assert found(module, path) is not None
+                known += 1
+        elif language == "sh":
+            for line in code.replace("\\\n", " ").splitlines():
+                first, *words = shlex.split(line, comments=True) or [""]
+                if first == "axtrain":
+                    check(main, words)
+                    commands += 1
+    assert known > 100 and commands >= 15  # fewer would mean that the search for them broke
+
+
+def check(command: click.Command, words: list[str]):
+    """Every word that is a command's or an option's is one."""
+    for number, word in enumerate(words):
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        if word.startswith("--"):
+            assert word.partition("=")[0] in {*options, "--help"}, (command.name, word)
+        elif isinstance(command, click.Group) and word in command.commands:
+            return check(command.commands[word], words[number + 1 :])
+    assert command is not main or {"--help", "--version"} & set(words), words
 
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*\ssrc=[\"']([^\"']+)")

@@ -48,6 +48,15 @@ def test_cells_are_independent(engine, rate, distance):
     assert abs(products.mean()) <= 5 * rate * (1 - rate) / math.sqrt(products.size)
 
 
+def test_the_last_cells_of_a_part_are_independent(engine):
+    """Parts of 7 bytes, shorter than a machine word; n = 8 parts x 1,500 seeds, every two of the 56 cells."""
+    rate, n = 0.25, 8 * 1500
+    flips = np.stack([flip_bits(np.zeros(8 * 7, np.uint8), rate, seed=seed) for seed in range(1500)])
+    cells = np.unpackbits(flips.reshape(n, 7), axis=1, bitorder="little").astype(float) - rate
+    correlation = cells.T @ cells / (n * rate * (1 - rate))
+    assert np.abs(correlation - np.diag(np.diag(correlation))).max() <= 5 / math.sqrt(n)
+
+
 @pytest.mark.parametrize("rate", [1e-3, 0.1])
 def test_faults_are_spread_over_the_whole_array(engine, rate):
     """n = 1,000,003 words in 20 parts; the last, odd ones too."""

@@ -1,5 +1,6 @@
 """Executors: this process, and Ray's actors where Ray is installed."""
 
+import contextlib
 import os
 
 import keras
@@ -15,45 +16,72 @@ def ray():
     found = pytest.importorskip("ray", reason="needs the extra `ray`")
     # Ray would kill actors for the memory that other tests and programs take from the machine.
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # or other tests would go before those that wait for actors
     with RayActors():  # starts it with our settings, and ends it
         yield found
 
 
+class Pool(RayActors):
+    """Actors whose processes serve one test after another: a new one imports TensorFlow for seconds.
+
+    A worker takes a process that is free, with nothing left of what it was. Where none is free, as when all are at work
+    and one of them was killed, Ray starts one.
+    """
+
+    def __init__(self, size):
+        super().__init__()
+        self._free = []
+        for number in range(size):
+            self.place(f"new-{number}", dict)
+        self.end()
+
+    def place(self, name, factory, *args):
+        if name not in self._actors and self._free:
+            self._actors[name] = self._free.pop()
+        super().place(name, factory, *args)
+
+    def begin(self, troubles):
+        """For a test, in which these go wrong."""
+        self.expect(troubles)
+        self._moved = 0
+        return self
+
+    def end(self):
+        """Takes the processes back when they have done what they were asked, and forgets the dead."""
+        for name, actor in list(self._actors.items()):
+            try:
+                self._ray.get(actor.process.remote(), timeout=120)
+            except self._ray.exceptions.RayActorError:
+                self.remove(name)
+            else:
+                self._free.append(self._actors.pop(name))
+
+
 @pytest.fixture(scope="session")
-def processes(ray):
-    """Actors that tests share: starting a process with TensorFlow takes longer than most of them."""
-    with RayActors() as executor:
+def pool(ray):
+    """As many processes as the largest test has workers."""
+    with Pool(8) as executor:
         yield executor
+        for actor in executor._free:
+            ray.kill(actor)
 
 
 @pytest.fixture
-def actors(processes):
-    """A function of troubles that gives the shared actors."""
-
-    def expecting(*troubles):
-        processes.expect(troubles)
-        return processes
-
-    yield expecting
-    for name in [name for name in processes._actors if not name.startswith("node-")]:
-        processes.remove(name)  # each takes half a gigabyte
+def actors(pool):
+    """A function of troubles that gives an executor of real actors."""
+    yield lambda *troubles: pool.begin(troubles)
+    pool.end()
 
 
 @pytest.fixture(params=["in_process", "ray"])
 def make(request):
-    """A function of troubles that gives an executor, closed at the end."""
-    made = []
+    """A function of troubles that gives an executor of each kind, ended after the test."""
     if request.param == "ray":
-        request.getfixturevalue("ray")
-
-    def build(troubles=(), **options):
-        kind = InProcess if request.param == "in_process" else RayActors
-        made.append(kind(troubles=troubles, **(options if kind is InProcess else {})))
-        return made[-1]
-
-    yield build
-    for executor in made:
-        executor.close()
+        actors = request.getfixturevalue("actors")
+        yield lambda troubles=(): actors(*troubles)
+        return
+    with contextlib.ExitStack() as made:
+        yield lambda troubles=(): made.enter_context(InProcess(troubles=troubles))
 
 
 @pytest.fixture(scope="session")

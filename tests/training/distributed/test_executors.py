@@ -29,8 +29,8 @@ def counter():
     return Counter
 
 
-def placed(make, troubles=(), names="abc", **options):
-    executor = make(troubles, **options)
+def placed(make, troubles=(), names="abc"):
+    executor = make(troubles)
     kind = counter()
     for name in names:
         executor.place(name, kind, 10)

@@ -53,6 +53,8 @@ def test_a_bar_of_agents(capsys):
 
 def test_mlflow_logs_the_trainer_and_its_counters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # set_experiment sets both, and would leave them
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
     model, x, y = problem()
     try:

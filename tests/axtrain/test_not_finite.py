@@ -352,3 +352,17 @@ def test_training_stops_at_a_row_that_is_not_a_number(fidelity, engine):
     assert len(history.epoch) == 1 and noisy.stop_training
     assert all(np.isnan(weight).any() for weight in noisy.trainable_weights[-2:])
     assert np.isnan(noisy.predict(np.zeros((4, 6)), verbose=0)).all()  # and goes on, whatever it computes with
+
+
+@every_engine
+@pytest.mark.parametrize("activations", ["affine", "symmetric"])
+@pytest.mark.parametrize("kind", ["dense", "depthwise"])
+def test_a_range_that_follows_its_values_into_a_nan(kind, activations, engine, circuit):
+    """No value has a code then: all is NaN or infinite, and the process goes on."""
+    for value in BAD:
+        layer, _ = make(kind, circuit, engine, quantisation=ax.Quantisation(activations=activations))
+        layer.hardware_state.calibrated = False
+        x = np.ones(KINDS[kind][3], "float32")
+        x.flat[0] = value
+        layer.hardware_state.seen.assign(0)
+        assert not np.isfinite(layer(x, training=True)).any()

@@ -55,18 +55,20 @@ def affine_parameters(low, high, code_low: int, code_high: int):
         code_low, code_high: smallest and largest code.
 
     Returns:
-        (scale, zero_point), float32 tensors; the scale of an empty range is 1.
+        (scale, zero_point), float32 tensors; the scale of an empty range is 1, and that of one with a NaN is NaN, while
+        its zero point is a code all the same.
     """
     low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
     span = high - low
-    scale = ops.where(span > 0, span / (code_high - code_low), 1.0)
-    return scale, ops.clip(ops.round(code_low - low / scale), code_low, code_high)
+    scale = ops.where(span == 0, 1.0, span / (code_high - code_low))
+    zero_point = ops.clip(ops.round(code_low - low / scale), code_low, code_high)
+    return scale, ops.where(ops.isnan(zero_point), float(code_low), zero_point)
 
 
 def symmetric_scale(low, high, code_high: int):
-    """Scale of the symmetric quantiser that holds [low, high]; 1 for an empty range."""
+    """Scale of the symmetric quantiser that holds [low, high]; 1 for an empty range, NaN for one with a NaN."""
     largest = ops.maximum(ops.abs(low), ops.abs(high))
-    return ops.where(largest > 0, largest / code_high, 1.0)
+    return ops.where(largest == 0, 1.0, largest / code_high)
 
 
 class Quantiser(NamedTuple):

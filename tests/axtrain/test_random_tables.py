@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import axtrain as ax
-from axtrain.emulation import conv2d, depthwise_conv2d, matmul
+from axtrain.emulation import conv2d, depthwise_conv2d, gather, matmul
 from axtrain.emulation.code_table import CodeTable
 from axtrain.emulation.factorisation import factorise, factorise_rest
 from axtrain.emulation.int8_products import Int8Product, int8_factors
@@ -108,6 +108,28 @@ def test_low_rank_is_never_skipped_for_what_it_is_for(shared):
     circuits = [ax.Multiplier.load(shared / "luts" / f"mul8s_{name}.npy", signed=True) for name in SIGNED]
     circuits += [random_circuit(kind, (8, 8), False, 3) for kind in ("rank 1", "rank 2", "zero")]
     assert all(engine_for(CodeTable.plain(circuit), "low_rank").name == "low_rank" for circuit in circuits)
+
+
+def test_the_native_engine_is_skipped_for_no_width():
+    pytest.importorskip("numba")
+    for kind, bits in [("zero", (10, 10)), *(("extreme", bits) for bits in WIDTHS)]:
+        assert engine_for(CodeTable.plain(random_circuit(kind, bits, False, 0)), "numba").name == "numba"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("kind, bits", [("full rank", (8, 8)), ("extreme", (2, 10)), ("rank 2", (10, 4))])
+def test_gathers_compiled_or_at_once(kind, bits, compiled, monkeypatch):
+    """Few products are looked up at once, many by a program for their shapes; their number decides nothing else."""
+    monkeypatch.setattr(gather, "_FEW_PRODUCTS", 0 if compiled else 1 << 40)
+    circuit = random_circuit(kind, bits, True, 7)
+    check_products(circuit, "gather", seed=3)
+    table, (rows, columns) = CodeTable.plain(circuit), circuit.table.shape
+    engine = engine_for(table, "gather")
+    assert bool(engine._compiled) == compiled
+    a, b = words((2, 3, 5), bits[0], 0), words((2, 5, 4), bits[1], 1)
+    expected = [reference.matmul(*pair, circuit.table) for pair in zip(a, b, strict=True)]
+    a, b = (np.where(x >= n // 2, x - n, x) for x, n in ((a, rows), (b, columns)))  # words as signed codes
+    equal(engine.batched_matmul(a, b), np.array(expected))
 
 
 def worst_operands(circuit, length):
@@ -215,14 +237,17 @@ def test_products_large_enough_for_compiled_look_ups_and_int8(name):
     )
 
 
-def test_one_product_for_each_of_a_batch_of_weights():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_product_for_each_of_a_batch_of_weights(engine):
     """Where both operands are activations, as in attention: (2, 3, M, K) with (2, 3, K, N)."""
     for name in ("exact", "kulkarni"):
         circuit = ax.multipliers.get(name)
         a, b = words((2, 3, 4, 9), 8, 0), words((2, 3, 9, 5), 8, 1)
-        engine = engine_for(CodeTable.plain(circuit), "low_rank")
+        available(circuit, engine)
+        chosen = engine_for(CodeTable.plain(circuit), engine, operation="batched")
+        assert chosen.name == engine
         expected = [
             [reference.matmul(*pair, circuit.table) for pair in zip(*pairs, strict=True)]
             for pairs in zip(a, b, strict=True)
         ]
-        equal(engine.matmul(a, b), np.array(expected))
+        equal(chosen.batched_matmul(a, b), np.array(expected))

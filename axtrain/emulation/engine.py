@@ -71,7 +71,7 @@ class Engine:
             operation, table, device: as for `supports`.
             terms: how many products one output sums; `None` is many.
         """
-        raise NotImplementedError(f"{cls.__name__} must say what a product costs: define the classmethod `cost`.")
+        raise TypeError(f"{cls.__name__} must say what a product costs: define the classmethod `cost`.")
 
     @property
     def description(self) -> str:
@@ -80,19 +80,19 @@ class Engine:
 
     def matmul(self, activations, weights):
         """int32 ``sum_k T[a_mk, w_kn]`` for codes of shape (..., K) and (K, N)."""
-        raise NotImplementedError(f"The engine {self.name!r} has no dense products.")
+        raise self._without("dense products")
 
     def batched_matmul(self, activations, weights):
         """int32 ``sum_k T[a_..mk, w_..kn]`` for codes of shape (..., M, K) and (..., K, N), the same batch axes."""
-        raise NotImplementedError(f"The engine {self.name!r} has no batched products.")
+        raise self._without("batched products")
 
     def conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID convolution of codes (B, *space, C) with (*kernel, C, N)."""
-        raise NotImplementedError(f"The engine {self.name!r} has no convolutions.")
+        raise self._without("convolutions")
 
     def depthwise_conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID depthwise convolution of codes (B, *space, C) with (*kernel, C, multiplier)."""
-        raise NotImplementedError(f"The engine {self.name!r} has no depthwise convolutions.")
+        raise self._without("depthwise convolutions")
 
     def layer(self, geometry, inputs, quantiser, weights, bias):
         """``s_a s_w (sum T[a, w] - z_a sum w) + bias``, float32, in one pass over memory.
@@ -106,7 +106,10 @@ class Engine:
             weights: the weights' `Codes`.
             bias: float32, (N,), or `None`.
         """
-        raise NotImplementedError(f"The engine {self.name!r} fuses no layers.")
+        raise self._without("fused layers")
+
+    def _without(self, what: str) -> ValueError:
+        return ValueError(f"This engine has no {what}; engine=None chooses one that has. Received: engine={self.name!r}")
 
 
 ENGINES: dict[str, type[Engine]] = {}
@@ -122,7 +125,7 @@ def register_engine(engine: type[Engine]) -> type[Engine]:
         the class, so that it can stand as a decorator.
 
     Raises:
-        TypeError: it is no subclass of `Engine`.
+        TypeError: it is no subclass of `Engine`, or has no `cost`.
         ValueError: it has no name, or another engine has it.
 
     Examples:
@@ -141,6 +144,10 @@ def register_engine(engine: type[Engine]) -> type[Engine]:
     if not (isinstance(engine, type) and issubclass(engine, Engine)):
         raise TypeError(f"An engine is a subclass of axtrain.emulation.Engine. Received: {engine!r}")
     name = getattr(engine, "name", None)
+    if not any("cost" in one.__dict__ for one in engine.__mro__ if one not in Engine.__mro__):
+        raise TypeError(
+            f"An engine says what a product costs: define the classmethod `cost`. Received: {engine.__name__}"
+        )
     if not name or not isinstance(name, str):
         raise ValueError(f"An engine needs a `name`, a str. Received: {engine.__name__}.name={name!r}")
     if ENGINES.get(name, engine) is not engine:

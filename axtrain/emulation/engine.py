@@ -80,19 +80,19 @@ class Engine:
 
     def matmul(self, activations, weights):
         """int32 ``sum_k T[a_mk, w_kn]`` for codes of shape (..., K) and (K, N)."""
-        raise self._without("dense products")
+        raise self._lacks("dense products")
 
     def batched_matmul(self, activations, weights):
         """int32 ``sum_k T[a_..mk, w_..kn]`` for codes of shape (..., M, K) and (..., K, N), the same batch axes."""
-        raise self._without("batched products")
+        raise self._lacks("batched products")
 
     def conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID convolution of codes (B, *space, C) with (*kernel, C, N)."""
-        raise self._without("convolutions")
+        raise self._lacks("convolutions")
 
     def depthwise_conv(self, activations, weights, strides, dilation_rate):
         """int32 VALID depthwise convolution of codes (B, *space, C) with (*kernel, C, multiplier)."""
-        raise self._without("depthwise convolutions")
+        raise self._lacks("depthwise convolutions")
 
     def layer(self, geometry, inputs, quantiser, weights, bias):
         """``s_a s_w (sum T[a, w] - z_a sum w) + bias``, float32, in one pass over memory.
@@ -106,10 +106,10 @@ class Engine:
             weights: the weights' `Codes`.
             bias: float32, (N,), or `None`.
         """
-        raise self._without("fused layers")
+        raise self._lacks("fused layers")
 
-    def _without(self, what: str) -> ValueError:
-        return ValueError(f"This engine has no {what}; engine=None chooses one that has. Received: engine={self.name!r}")
+    def _lacks(self, what: str) -> ValueError:
+        return ValueError(f"This engine has no {what}; engine=None chooses another. Received: engine={self.name!r}")
 
 
 ENGINES: dict[str, type[Engine]] = {}

@@ -14,7 +14,7 @@ from numba import njit
 def compiled(function) -> Any:
     """Compiled without the global lock, and kept on disk where there is somewhere to keep it."""
     try:
-        kernel = njit(nogil=True, cache=True, error_model="numpy")(function)
+        kernel: Any = njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError:  # no folder to write to
         return njit(nogil=True, error_model="numpy")(function)
     # Numba compiles anew when the function's own file has changed, but other files are compiled into it, too.

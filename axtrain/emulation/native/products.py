@@ -19,11 +19,11 @@ _PARTS = 2  # parts for each core: who is late then holds up little
 _FEW_WEIGHTS = 1 << 16  # waking a thread costs more than preparing so many
 _FEW_PRODUCTS = 1 << 19  # or than so many products
 _MANY_PIXELS = 1 << 11  # of one part: their products then cost far more than building the rows
-# Cycles of one core, measured (AVX2): for one product by rows or by one factor, for an entry of a row that is built,
-# for a weight's factor that is put into its place, for a code's factor that is looked up, and for one tap's sum that is
-# added to the others.
+# About how many cycles of one core it takes (AVX2). As measured: for one product by rows or by one factor, for an entry
+# of a row that is built, and for a weight's factor that is put into its place. Chosen here: for a code's factor that is
+# looked up, and for one tap's sum that is added to the others.
 _ROW, _FACTOR, _ENTRY, _PLACED, _FOUND, _JOINED = 1 / 8, 1 / 14, 0.25, 3.0, 1.5, 2.0
-_WIDE = 4.0  # rows of 32-bit words cost so many times as much
+_WIDE = 4.0  # rows of 32-bit words cost so many times as much (chosen here)
 _DEPTHWISE_RANK = 3  # more factors cost a depthwise product more than look-ups
 
 

@@ -13,7 +13,6 @@ from functools import lru_cache
 from itertools import pairwise
 
 
-@lru_cache(maxsize=1)
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -26,7 +26,7 @@ test-wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow tests/end_to_end/test_wheel.py $(ARGS)
 
 slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -m "slow or eager" --graphs $(ARGS)
 
 bench: $(VENV)/.installed-test
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES= $(BIN)/python benchmarks/emulation.py --json benchmarks/results/emulation_avx2.json

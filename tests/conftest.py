@@ -19,7 +19,8 @@ sys.path.insert(0, str(TESTS / "training" / "distributed"))
 
 
 # Tracing a model makes a million objects, and Python's collector would walk through them and all others again and
-# again, a tenth of the tests' time. So what is imported is left out, and it walks once after a test that made many.
+# again, a tenth of the tests' time. So it walks once after a test that made many, and never again through what was
+# there before or is left then.
 MANY = 200_000
 
 
@@ -32,6 +33,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in FIRST)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--graphs", action="store_true", help="trace the functions of tests that are marked `eager`, too")
+
+
 def pytest_collection_finish():
     gc.collect()
     gc.freeze()
@@ -41,6 +46,21 @@ def pytest_collection_finish():
 def pytest_runtest_teardown():
     if gc.get_count()[0] > MANY:
         gc.collect()
+        gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _eager(request):
+    """Runs step by step what is marked `eager` and not `graph`: tracing a network takes longer than a few steps."""
+    marked = request.node.get_closest_marker("eager") and not request.node.get_closest_marker("graph")
+    if not marked or request.config.getoption("--graphs"):
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from axtrain.emulation.code_table import CodeTable
 from axtrain.layers import noise
 from axtrain.layers.statistics import fit_statistics, weighted_factors
 
+pytestmark = pytest.mark.eager
+
 
 def low_rank(rank=2):
     """An unsigned circuit whose error has that rank, with M(0, b) and M(a, 0) that are not 0."""
@@ -310,6 +312,7 @@ def test_a_new_fit_needs_no_data_and_takes_the_weights_as_they_are():
     np.testing.assert_allclose(state.activation_factors, fitted.activation_factors, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.graph
 def test_saved_and_loaded_here_and_in_a_fresh_process(tmp_path):
     model, x = network("calibrated", rank=2, residual="mixture")
     ax.set_chip(model, 5)
@@ -353,6 +356,7 @@ def test_a_clone_takes_the_weights():
         ({"jit_compile": False}, "mixed_bfloat16"),
     ],
 )
+@pytest.mark.graph
 def test_one_training_step_moves_every_weight(compile_arguments, policy, float_policy):
     keras.config.set_dtype_policy(policy)
     model, x = network("calibrated", rank=2)
@@ -367,6 +371,7 @@ def test_one_training_step_moves_every_weight(compile_arguments, policy, float_p
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("case", ["dense", "conv2d", "depthwise"])
+@pytest.mark.graph
 def test_the_gradient_is_the_float_products_to_second_order(case, compiled):
     """Equal to that of the exact fidelity, whose gradient tests/axtrain/test_gradients.py writes out."""
     model, x = converted(case, low_rank(2), fidelity="calibrated", rank=1, residual="none")

@@ -8,6 +8,8 @@ import tensorflow as tf
 import axtrain as ax
 from axtrain.controls import hardware_layers
 
+pytestmark = pytest.mark.eager
+
 
 def network(memory, units=40):
     keras.utils.set_random_seed(3)

@@ -11,6 +11,8 @@ import axtrain as ax
 from axtrain.controls import hardware_layers
 from axtrain.model_walk import all_layers
 
+pytestmark = pytest.mark.eager
+
 HARDWARE = ax.Hardware(multiplier=ax.multipliers.get("drum4"))
 
 

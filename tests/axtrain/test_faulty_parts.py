@@ -10,6 +10,8 @@ from axtrain.layers.state import _ACTIVATIONS, _BIASES
 from axtrain.noise_models.datapath import DroppedMACs, MeasuredDatapath, TimingErrors
 from axtrain.noise_models.memories import BitErrors, FaultMap, MeasuredMemory, NearThresholdSRAM, Parity
 
+pytestmark = pytest.mark.eager
+
 FLIPS = BitErrors(rate=0.05, fault="persistent")
 
 
@@ -38,6 +40,7 @@ def activations_read(layer, x):
 @pytest.mark.parametrize("engine", [None, "low_rank", "gather"])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("encoding", ["twos_complement", "sign_magnitude"])
+@pytest.mark.graph
 def test_activations_are_multiplied_as_they_are_read(signed, engine, encoding):
     """Zero differences to an integer loop over the faulty codes; every sample meets the same cells."""
     memory = NearThresholdSRAM(voltage=0.47, encoding=encoding)
@@ -213,6 +216,7 @@ def test_attention_plays_everything():
 
 
 @pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.graph
 def test_mixed_precision_and_xla(jit):
     keras.utils.set_random_seed(1)
     policy = keras.mixed_precision.DTypePolicy("mixed_bfloat16")

@@ -6,6 +6,8 @@ import pytest
 
 import axtrain as ax
 
+pytestmark = pytest.mark.eager
+
 L = keras.layers
 LAYERS = {
     "dense": ((6,), lambda: L.Dense(4, activation="relu")),

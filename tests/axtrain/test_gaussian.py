@@ -9,6 +9,8 @@ import axtrain as ax
 from axtrain.emulation.code_table import CodeTable
 from axtrain.layers.statistics import fit_statistics, histogram
 
+pytestmark = pytest.mark.eager
+
 DRAWS = 4000  # n: a mean's standard error is std / sqrt(n), a std's relative one 1 / sqrt(2 n)
 
 
@@ -167,6 +169,7 @@ def test_set_fidelity_on_a_compiled_model_keeps_the_model_and_the_optimizer():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.graph
 def test_gaussian_trains(jit_compile):
     model, x = dense(ax.multipliers.get("drum3"), length=30, units=2, samples=64)
     ax.set_fidelity(model, "gaussian")

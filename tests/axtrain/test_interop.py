@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import fresh
 import keras
@@ -221,32 +220,28 @@ def touch():
 """
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Each order in a process of its own, two at a time; where TensorFlow comes first, in one that has it already."""
+def said(code):
+    """The last line of a process; where TensorFlow comes first, of one that has it already."""
     kept = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-
-    def run(code):
-        if code.startswith(("import tensorflow as tf", "import keras", "import tf_keras")):
-            return fresh.run(USE + code, env=kept)
-        return subprocess.run([sys.executable, "-c", USE + code], env=kept, capture_output=True, text=True)
-
-    with ThreadPoolExecutor(2) as pool:
-        return {name: pool.submit(run, code) for name, code in {**ORDERS, **FLIPPED}.items()}
-
-
-def said(process):
-    done = process.result()
+    if code.startswith(("import tensorflow as tf", "import keras", "import tf_keras")):
+        done = fresh.run(USE + code, env=kept)
+    else:
+        done = subprocess.run([sys.executable, "-c", USE + code], env=kept, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("Keras")[-1].split()
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_tf_keras_never_flips_because_of_us(processes, order):
-    assert said(processes[order]) == ["keras", "keras", "3"]
+SLOW = ("every module first",)
 
 
-@pytest.mark.parametrize("order", FLIPPED)
-def test_it_works_where_the_user_flipped_it(processes, order):
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, code in ORDERS.items()]
+)
+def test_tf_keras_never_flips_because_of_us(code):
+    assert said(code) == ["keras", "keras", "3"]
+
+
+@pytest.mark.parametrize("code", FLIPPED.values(), ids=FLIPPED)
+def test_it_works_where_the_user_flipped_it(code):
     """`tf.keras` is Keras 2 by the user's own doing; ours is `keras`, and works."""
-    assert said(processes[order]) == ["tf_keras", "tf_keras", "3"]
+    assert said(code) == ["tf_keras", "tf_keras", "3"]

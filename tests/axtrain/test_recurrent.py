@@ -10,6 +10,8 @@ from keras import ops
 import axtrain as ax
 from axtrain.noise_models.memories import BitErrors
 
+pytestmark = pytest.mark.eager
+
 SHAPE = (3, 5, 4)  # batch, time steps, features
 UNITS = 3
 LAYERS = {
@@ -89,6 +91,7 @@ def test_accumulators_of_every_time_step(case, circuit, engine, monkeypatch):
 
 
 @every_layer
+@pytest.mark.graph
 def test_the_loop_and_the_unrolled_steps_and_compiled_functions_are_one(case):
     hardware = ax.Hardware(multiplier=ax.multipliers.get("drum4"))
     (unrolled, x), (looped, _) = make(case, hardware, unroll=True), make(case, hardware)
@@ -157,6 +160,7 @@ def test_calibration_observes_the_hidden_states_inside_the_loop(case):
 
 
 @every_layer
+@pytest.mark.graph
 def test_a_moving_range_takes_the_hidden_states_in_after_the_loop(case):
     layer, x = make(case, ax.Hardware(quantisation=ax.Quantisation(activation_range="moving_average")))
     for state in (layer.hardware_state, layer.recurrent_state):
@@ -255,6 +259,7 @@ def test_the_integers_and_the_multiplications(case, tmp_path):
 
 
 @every_layer
+@pytest.mark.graph
 def test_sequences_of_any_length(case):
     layer, _ = make(case, ax.Hardware())
     compiled = tf.function(layer, input_signature=[tf.TensorSpec((None, None, 4))])

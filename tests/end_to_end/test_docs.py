@@ -41,8 +41,21 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return BLOCK.findall(page.read_text())
 
 
-# Mostly commands, which test_command_line.py and test_commands.py run one by one; how a page is run, the others test.
-SLOW = ("start.md", "first_hour.md", "how_to/terminal.md")
+# What these do, tests of the parts do too; names and options of all pages are looked up below.
+SLOW = (
+    "start.md",
+    "first_hour.md",
+    "concepts/chips.md",
+    "concepts/fidelity.md",
+    "concepts/training.md",
+    "how_to/choose_for_every_layer.md",
+    "how_to/deploy.md",
+    "how_to/survive_soft_errors.md",
+    "how_to/terminal.md",
+    "how_to/tfmot.md",
+    "how_to/track.md",
+    "how_to/train_on_many_machines.md",
+)
 
 
 def page_of(page):
@@ -135,6 +148,7 @@ def test_every_page_is_in_the_menu():
     assert not missing
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
         pytest.skip("needs the extra `docs`: mkdocs-material and mkdocstrings")

@@ -9,6 +9,8 @@ import pytest
 import axtrain as ax
 from axtrain.training.training_state import ResumableBatches, TrainingState, place_of, restore
 
+pytestmark = pytest.mark.eager
+
 MEMORY = ax.memories.BitErrors(rate=0.01)
 
 

@@ -8,6 +8,8 @@ from axtrain.controls import hardware_layers
 from axtrain.training.evaluation import Evaluation, accuracy, chip_numbers
 from axtrain.training.kept_figures import KeptFigures, fingerprint
 
+pytestmark = pytest.mark.eager
+
 
 def quiet(model, x, y, **kwargs):
     return ax.evaluate(model, x, y, verbose=False, **kwargs)

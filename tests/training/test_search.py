@@ -16,6 +16,8 @@ from axtrain.training.search.front_search import front, sums, supported
 from axtrain.training.search.results import SearchPoint, SearchResult, is_dominated
 from axtrain.training.search.winners import choose
 
+pytestmark = pytest.mark.eager
+
 SRAM = ax.memories.NearThresholdSRAM
 
 

@@ -12,6 +12,8 @@ from axtrain.training.evaluation import Evaluation, accuracy
 from axtrain.training.sweep import operating_points
 from axtrain.training.sweep.results import Sweep, SweepPoint
 
+pytestmark = pytest.mark.eager
+
 SRAM = ax.memories.NearThresholdSRAM
 VOLTAGES = (0.5, 0.44, 0.7)
 

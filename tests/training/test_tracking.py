@@ -12,7 +12,10 @@ from axtrain.training.evaluation import Evaluation
 from axtrain.training.pyfunc import Predictor, _load_pyfunc
 
 # MLflow's own, once per process, while `mlflow.pyfunc` is imported:
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+pytestmark = [
+    pytest.mark.eager,
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
 
 drum4, drum6 = (ax.Hardware(multiplier=ax.multipliers.get(name)) for name in ("drum4", "drum6"))
 
@@ -186,6 +189,7 @@ print(loaded.input_example.shape)
 """
 
 
+@pytest.mark.graph
 def test_a_logged_model_predicts_the_same_in_a_fresh_process(experiment, noisy, data, tmp_path):
     x = data[0][:10]
     ax.set_chip(noisy, 4)

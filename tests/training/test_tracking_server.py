@@ -279,6 +279,7 @@ def training(epochs_until_killed, run_id=None):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_in_its_run(server, client, tmp_path, monkeypatch):
     """Killed in the middle of an epoch of its second stage; the next process fills the gaps, and doubles nothing."""
     killed = fresh.run(KILLED + "training(2)\n", server.uri, tmp_path / "state", cwd=tmp_path)

@@ -8,6 +8,8 @@ import axtrain as ax
 from axtrain.coded import CodeNet, Replication, SoftErrors, convert
 from axtrain.coded.renewal import best_interval, success
 
+pytestmark = pytest.mark.eager
+
 layers = keras.layers
 
 
@@ -110,6 +112,7 @@ def test_strip_decodes_and_mixed_precision_leaves_coded_layers_in_float32(data):
     np.testing.assert_allclose(plain.predict(data[0], verbose=0), coded.predict(data[0], verbose=0), atol=1e-5)
 
 
+@pytest.mark.graph
 def test_coded_layers_train_under_xla(data):
     losses = {}
     for jit in (False, True):

@@ -17,6 +17,8 @@ from axtrain.coded import (
     strip,
 )
 
+pytestmark = pytest.mark.eager
+
 layers = keras.layers
 
 

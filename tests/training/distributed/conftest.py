@@ -59,8 +59,8 @@ class Pool(RayActors):
 
 @pytest.fixture(scope="session")
 def pool(ray):
-    """As many processes as the largest test has workers."""
-    with Pool(8) as executor:
+    """As many processes as most tests have workers."""
+    with Pool(5) as executor:
         yield executor
         for actor in executor._free:
             ray.kill(actor)

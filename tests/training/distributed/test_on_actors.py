@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from coded_runs import CODE, FIT, Losses, fitted, plain_losses
 
+from axtrain.coded import CodeNet
 from axtrain.training.distributed import BerrutTrainer, CodedTrainer, NetworkTrainer, Trouble, berrut_map, split
 
 TROUBLES = {
@@ -20,27 +21,33 @@ TROUBLES = {
     "killed in update, two at once": [Trouble("node-0", "kill", "update", 4), Trouble("node-5", "kill", "update", 4)],
     "wrong for ten steps": [Trouble("node-2", "corrupt", step=1, steps=10)],
 }
+FIVE_NODES = CodeNet(1, 1, 1)
 
 
-# On actors one kill is as another, and test_coded_trainer.py kills in each stage in one process.
-SLOW = ("killed in forward", "killed in backward")
-
-
-@pytest.mark.parametrize(
-    "troubles",
-    [pytest.param(of, id=name, marks=[pytest.mark.slow] if name in SLOW else []) for name, of in TROUBLES.items()],
-)
-def test_on_real_actors(actors, network, data, troubles):
+def check_on_actors(executor, network, data, troubles, code):
     expected, weights = plain_losses(network, data)
-    trainer, losses, _ = fitted(network, data, actors(*troubles), trainer={"adversarial": True})
+    trainer, losses, _ = fitted(network, data, executor, code, trainer={"adversarial": True})
     np.testing.assert_allclose(losses, expected, rtol=1e-3)
     for a, b in zip(trainer.model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
     assert trainer.events["replaced"] == sum(trouble.kind == "kill" for trouble in troubles)
-    assert trainer.events["corrected"] >= (10 if troubles[0].kind == "corrupt" else 1)
+    assert trainer.events["corrected"] >= (troubles[0].steps if troubles[0].kind == "corrupt" else 1)
     assert trainer.events["rolled_back"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("troubles", TROUBLES.values(), ids=TROUBLES)
+def test_on_real_actors(actors, network, data, troubles):
+    check_on_actors(actors(*troubles), network, data, troubles, CODE)
+
+
+def test_on_few_actors(actors, network, data):
+    """One is killed and one is wrong; test_coded_trainer.py kills in each stage in one process."""
+    troubles = [Trouble("node-2", "corrupt", step=1, steps=3), Trouble("node-1", "kill", "forward", 6)]
+    check_on_actors(actors(*troubles), network, data, troubles, FIVE_NODES)
+
+
+@pytest.mark.slow
 def test_an_actor_that_sleeps_is_not_waited_for(actors, network, data):
     expected, weights = plain_losses(network, data)
     trainer = CodedTrainer(network, CODE, actors(Trouble("node-4", "sleep", "forward", 6, seconds=6.0)))
@@ -64,9 +71,9 @@ class Deadline(keras.callbacks.Callback):
 
 
 def test_a_map_with_one_killed_and_one_asleep(actors):
-    executor = actors(Trouble("map-2", "kill"), Trouble("map-5", "sleep", seconds=5.0))
+    executor = actors(Trouble("map-1", "kill"), Trouble("map-3", "sleep", seconds=3.0))
     x = np.linspace(0, 1, 6).reshape(2, 3)
-    found = berrut_map(np.sin, x, workers=8, wait_for=6, executor=executor)
+    found = berrut_map(np.sin, x, workers=5, wait_for=3, executor=executor)
     np.testing.assert_allclose(found, np.sin(x), atol=0.2)
 
 
@@ -82,6 +89,7 @@ def test_berrut_with_one_killed_and_one_slow(actors, network, data):
     assert history.history["val_loss"][-1] < history.history["val_loss"][0]
 
 
+@pytest.mark.slow
 def test_a_network_with_one_killed_and_one_slow(actors):
     generator = np.random.default_rng(0)
     x = generator.standard_normal((80, 4)).astype("float32")

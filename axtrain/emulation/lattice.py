@@ -79,20 +79,20 @@ def _projections(v: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _pivots(products: np.ndarray) -> tuple[list[int], list[int]]:
     """Rows and columns of a largest regular minor, by elimination modulo a prime."""
-    rest = products.astype(np.int64) % _PRIME
+    rest, left = products.astype(np.int64) % _PRIME, np.arange(products.shape[1])
     rows, columns = [], []
-    for row in range(rest.shape[0]):
-        nonzero = np.flatnonzero(rest[row])
+    for row in range(products.shape[0]):
+        line, rest = rest[0], rest[1:]
+        nonzero = np.flatnonzero(line)
         if nonzero.size == 0:
             continue
-        column = int(nonzero[0])
+        first = int(nonzero[0])
         rows.append(row)
-        columns.append(column)
-        inverse = pow(int(rest[row, column]), -1, _PRIME)
-        # Both factors stay below 2^31, so the products fit 62 bits.
-        scaled = rest[row] * inverse % _PRIME
-        below = rest[row + 1 :]
-        below[:] = (below - below[:, column : column + 1] * scaled % _PRIME) % _PRIME
+        columns.append(int(left[first]))
+        scaled = line * pow(int(line[first]), -1, _PRIME) % _PRIME
+        # The column is zero from here on. Both factors stay below 2^31, so the differences fit 62 bits and a sign.
+        factors, kept = rest[:, first : first + 1], np.arange(left.size) != first
+        left, rest = left[kept], (rest[:, kept] - factors * scaled[kept]) % _PRIME
     return rows, columns
 
 

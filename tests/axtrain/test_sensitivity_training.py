@@ -389,6 +389,7 @@ def test_layers_choose_whose_weights_count():
     assert 0 < values[1] < values[0]
 
 
+@pytest.mark.slow  # tests/contract/test_keras_manners.py has two replicas with a penalty
 def test_replicas_share_the_batch_and_the_penalty():
     """Two replicas of one machine follow the mean of both halves' gradients."""
     script = """

@@ -160,7 +160,8 @@ found.loader.exec_module(manners)
 x, y = manners.data()
 kinds = {"converted": manners.converted, "bit_errors": lambda: ax.with_bit_errors(manners.converted(), clip_norm=None),
          "sensitivity": manners.MODELS["sensitivity"]}
-for kind, make in kinds.items():
+for kind in sys.argv[2:]:
+    make = kinds[kind]
     one = manners.compiled(make(), jit_compile=False, metrics=["accuracy"])
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         both = manners.compiled(make(), jit_compile=False, metrics=["accuracy"])
@@ -203,12 +204,15 @@ print("fine")
 """
 
 
-def test_replicas_fit_evaluate_and_predict():
+@pytest.mark.parametrize(
+    "kinds", [("converted", "sensitivity"), pytest.param(("bit_errors",), marks=pytest.mark.slow)], ids=" ".join
+)
+def test_replicas_fit_evaluate_and_predict(kinds):
     """Two replicas on two virtual CPUs take the steps that one device takes, and give its outputs; noise is their own.
 
     What `with_sensitivity` adds to a step is tested in tests/axtrain/test_sensitivity_training.py.
     """
     import fresh  # not above: the new process loads this file too
 
-    done = fresh.run(REPLICAS, __file__)
+    done = fresh.run(REPLICAS, __file__, *kinds)
     assert "fine" in done.stdout, done.stderr[-3000:]

@@ -388,7 +388,9 @@ def real_process(code, folder):
     [
         ("import axtrain as ax; load = ax.load_model", real_process),
         ("import keras, axtrain; load = keras.saving.load_model", fresh.run),
-        ("import axtrain, keras; axtrain.layers; load = keras.saving.load_model", fresh.run),
+        pytest.param(
+            "import axtrain, keras; axtrain.layers; load = keras.saving.load_model", fresh.run, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_loaded_in_a_fresh_process(how, process, saved):
@@ -430,7 +432,7 @@ def network(described, **kwargs):
         ("low_rank", {"jit_compile": True}, "float32"),
         ("low_rank", {"jit_compile": False}, "mixed_bfloat16"),
         ("low_rank", {"run_eagerly": True}, "float32"),
-        ("gather", {"jit_compile": True}, "mixed_bfloat16"),
+        pytest.param("gather", {"jit_compile": True}, "mixed_bfloat16", marks=pytest.mark.slow),
         ("gather", {"jit_compile": False}, "float32"),
         ("gather", {"run_eagerly": True}, "float32"),
     ],
@@ -476,7 +478,7 @@ def sequences(described, engine):
     ("engine", "compile_arguments", "policy"),
     [
         ("low_rank", {"run_eagerly": True}, "float32"),
-        ("low_rank", {"jit_compile": True}, "mixed_bfloat16"),
+        pytest.param("low_rank", {"jit_compile": True}, "mixed_bfloat16", marks=pytest.mark.slow),
         ("gather", {"jit_compile": False}, "float32"),
     ],
 )

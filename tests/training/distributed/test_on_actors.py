@@ -83,7 +83,7 @@ def test_berrut_with_one_killed_and_one_slow(actors, network, data):
         Trouble("worker-4", "sleep", "gradient", 5, steps=90, seconds=2.0),
     ]
     trainer = BerrutTrainer(network, groups=2, workers=5, wait_for=3, executor=actors(*troubles))
-    history = trainer.fit(*data, validation_data=data, batch_size=32, epochs=6, verbose=0, seed=1)
+    history = trainer.fit(*data, validation_data=data, batch_size=32, epochs=4, verbose=0, seed=1)
     assert trainer.events["replaced"] == 1
     assert trainer.events["late"] >= 1
     assert history.history["val_loss"][-1] < history.history["val_loss"][0]

@@ -97,6 +97,7 @@ class Decoder:
                 lambda: (wrong, verified),
                 lambda: self._search(weighted, lost, wrong, verified),
             )
+        wrong = ops.cond(ops.any(wrong > lost), lambda: self._needed(weighted, lost, wrong), lambda: wrong)
         within = ops.sum(wrong, axis=-1) - ops.sum(lost, axis=-1) <= self.most_errors + 0.5
         enough = ops.sum(wrong, axis=-1) <= self.redundancy + 0.5
         verified = ops.logical_and(verified, ops.logical_and(within, enough))
@@ -116,6 +117,13 @@ class Decoder:
 
         start = (lost, self._explains(weighted, lost))
         return ops.while_loop(more, look, start, maximum_iterations=self.redundancy)
+
+    def _needed(self, weighted: Any, lost: Any, wrong: Any) -> Any:
+        """Without nodes whose results are right by all others': errors that are alike can have pointed at them."""
+        right = ops.matmul(ops.convert_to_tensor(self.generator), self._solve(weighted, wrong))
+        error = ops.max(ops.abs(weighted - right), axis=-1) * np.linalg.norm(self.checks, axis=0)
+        fewer = ops.maximum(lost, wrong * ops.cast(error > 0.5, "float64"))
+        return ops.where(self._explains(weighted, fewer)[:, None], fewer, wrong)
 
     def _strongest(self, weighted: Any, wrong: Any) -> tuple[Any, Any]:
         """One round: the nodes found besides `wrong`, and whether they explain every column."""

@@ -92,6 +92,23 @@ def test_any_errors_up_to_half_the_redundancy_are_corrected(name, data, seed, ex
     close(value, operand @ (kernel if forward else kernel.T))
 
 
+def test_alike_errors_point_at_nobody_else():
+    """Two nodes of 13 with the same error: in the first round a third explains it about as well as either."""
+    product = CodedProduct(GeneralizedPolyDot(3, 2, workers=13), 17, 13, adversarial=True)
+    for seed in (20, 38, *range(8)):
+        generator, kernel, x, _ = operands(seed, 6, 17, 13)
+        nodes = generator.choice(13, 2, replace=False)
+
+        def corrupt(values, *_, generator=generator, nodes=nodes):
+            values = np.array(values)
+            values[nodes] += generator.standard_normal((1, *values.shape[1:]))
+            return values
+
+        value, found = product.forward(product.layout.encode(kernel), x, corrupt)
+        assert set(np.flatnonzero(found.wrong)) == set(nodes)
+        close(value, x @ kernel)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     messages=st.integers(1, 9), redundancy=st.integers(1, 8), seed=st.integers(0, 2**31), exponent=st.floats(-3, 6),

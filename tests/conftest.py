@@ -49,6 +49,19 @@ def pytest_runtest_teardown():
         gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _untuned_pipelines():
+    """TensorFlow's tuner of a pipeline sleeps ever longer, up to a minute, and who ends the pipeline waits for it."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    iterate = tf.data.Dataset.__iter__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.data.Dataset, "__iter__", lambda dataset: iterate(dataset.with_options(options)))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _eager(request):
     """Runs step by step what is marked `eager` and not `graph`: tracing a network takes longer than a few steps."""

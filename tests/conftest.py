@@ -29,7 +29,12 @@ MANY = 200_000
 FIRST = ("test_executors.py", "test_on_actors.py", "test_tracking_server.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` leaves out what is slow
 def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("cases"):
+            if not any(name in item.callspec.id for name in mark.args):
+                item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name not in FIRST)
 
 

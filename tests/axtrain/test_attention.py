@@ -14,6 +14,8 @@ from rich.console import Console
 import axtrain as ax
 from axtrain.emulation.selection import engine_for
 
+pytestmark = pytest.mark.eager
+
 BATCH, QUERIES, KEYS, FEATURES = 2, 4, 5, 6
 ARGUMENTS = {"num_heads": 2, "key_dim": 3, "value_dim": 4}
 TEN_BITS = ax.Hardware(quantisation=ax.Quantisation(activation_bits=10, weight_bits=10))
@@ -251,6 +253,7 @@ def test_every_dial_reaches_every_product():
     assert len(places) == 6 and all(chip == 5 for chip, _ in places)
 
 
+@pytest.mark.graph
 def test_sequences_of_any_length():
     layer = make(ax.Hardware(), ((None, None, FEATURES),) * 2, engine="low_rank")
     compiled = tf.function(lambda x: layer(x, x), input_signature=[tf.TensorSpec((None, None, FEATURES))])
@@ -306,6 +309,7 @@ def test_batched_products_beyond_the_exactness_bound(circuit, engine, length):
         reference.same(np.asarray(chosen.batched_matmul(a.astype(kind), w.astype(kind))), expected)
 
 
+@pytest.mark.graph
 def test_batched_products_of_open_length_inside_compiled_functions():
     table = ax.Hardware(multiplier=reference.circuit("zero is not zero")).code_table
     rng = np.random.default_rng(0)

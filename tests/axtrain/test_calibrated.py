@@ -313,6 +313,7 @@ def test_a_new_fit_needs_no_data_and_takes_the_weights_as_they_are():
 
 
 @pytest.mark.graph
+@pytest.mark.slow
 def test_saved_and_loaded_here_and_in_a_fresh_process(tmp_path):
     model, x = network("calibrated", rank=2, residual="mixture")
     ax.set_chip(model, 5)
@@ -357,6 +358,7 @@ def test_a_clone_takes_the_weights():
     ],
 )
 @pytest.mark.graph
+@pytest.mark.cases("arguments1", "arguments2")
 def test_one_training_step_moves_every_weight(compile_arguments, policy, float_policy):
     keras.config.set_dtype_policy(policy)
     model, x = network("calibrated", rank=2)

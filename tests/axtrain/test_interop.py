@@ -242,6 +242,7 @@ def test_tf_keras_never_flips_because_of_us(code):
 
 
 @pytest.mark.parametrize("code", FLIPPED.values(), ids=FLIPPED)
+@pytest.mark.cases("tfmot first")
 def test_it_works_where_the_user_flipped_it(code):
     """`tf.keras` is Keras 2 by the user's own doing; ours is `keras`, and works."""
     assert said(code) == ["tf_keras", "tf_keras", "3"]

@@ -92,6 +92,7 @@ def test_accumulators_of_every_time_step(case, circuit, engine, monkeypatch):
 
 @every_layer
 @pytest.mark.graph
+@pytest.mark.cases("lstm", "gru_reset_before")
 def test_the_loop_and_the_unrolled_steps_and_compiled_functions_are_one(case):
     hardware = ax.Hardware(multiplier=ax.multipliers.get("drum4"))
     (unrolled, x), (looped, _) = make(case, hardware, unroll=True), make(case, hardware)

@@ -206,6 +206,7 @@ def fitted(name, strength, method, **options):
         ("R3", "first_order", {"jit_compile": False}),
     ],
 )
+@pytest.mark.cases("options0", "first_order")
 def test_fit_lowers_the_sensitivity(name, method, options):
     without = fitted(name, 0.0, "exact", jit_compile=False)
     history = fitted(name, {"R2": 1.0, "R1": 20.0, "R3": 0.3}[name], method, **options)
@@ -311,6 +312,7 @@ def test_side_effects_happen_once(method):
 
 
 @pytest.mark.parametrize("method", ["exact", "first_order"])
+@pytest.mark.cases("first_order")
 def test_on_hardware_the_noise_is_the_circuits_and_the_memorys(method):
     """The value against the Jacobian of the quantised network, weighted by s^2 from the definition."""
     x, _ = data()
@@ -389,7 +391,7 @@ def test_layers_choose_whose_weights_count():
     assert 0 < values[1] < values[0]
 
 
-@pytest.mark.slow  # tests/contract/test_keras_manners.py has two replicas with a penalty
+@pytest.mark.slow
 def test_replicas_share_the_batch_and_the_penalty():
     """Two replicas of one machine follow the mean of both halves' gradients."""
     script = """

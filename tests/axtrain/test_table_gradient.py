@@ -17,6 +17,8 @@ from axtrain.emulation.surrogate import surrogate_gradient
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW, TOLERANCE, slopes, smoothed_slope, table_surrogates
 from axtrain.quantisers import Codes, Quantiser
 
+pytestmark = pytest.mark.eager
+
 LAYERS = {
     "dense": (lambda **k: ax.layers.ApproxDense(3, **k), (4, 6)),
     "conv1d_causal": (lambda **k: ax.layers.ApproxConv1D(3, 3, padding="causal", **k), (2, 6, 2)),
@@ -238,6 +240,7 @@ def test_a_table_without_slopes_has_zeros():
     ("kind", "compiled"), [*((kind, None) for kind in HARDWARE), ("affine, full rank", False), ("affine, rank 1", True)]
 )
 @every_layer
+@pytest.mark.graph
 def test_the_gradient_of_a_layer_is_the_tables(case, kind, compiled, uncut):
     layer, x, upstream = make(case, HARDWARE[kind], gradient="table", gradient_window=5)
     how = (lambda f: f) if compiled is None else partial(tf.function, jit_compile=compiled)
@@ -381,6 +384,7 @@ def network():
     ("compile_arguments", "policy"),
     [({"jit_compile": True}, "mixed_bfloat16"), ({"run_eagerly": True}, "float32")],
 )
+@pytest.mark.graph
 def test_training_moves_every_weight(compile_arguments, policy, float_policy):
     keras.config.set_dtype_policy(policy)
     x = np.random.default_rng(0).normal(size=(8, 6, 6, 2)).astype(np.float32)

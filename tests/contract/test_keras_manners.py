@@ -108,6 +108,7 @@ def generated(x, y, batch):
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, at the end of an unknown size
 @every_model
+@pytest.mark.cases("converted", "sensitivity", "bit_errors")
 def test_pipelines_train_as_arrays_do(kind):
     """40 samples in batches of 16: the last has 8. The same steps from an unknown size and from a repeated stream."""
     x, y = data()
@@ -205,7 +206,7 @@ print("fine")
 
 
 @pytest.mark.parametrize(
-    "kinds", [("converted", "sensitivity"), pytest.param(("bit_errors",), marks=pytest.mark.slow)], ids=" ".join
+    "kinds", [("converted",), pytest.param(("sensitivity", "bit_errors"), marks=pytest.mark.slow)], ids=" ".join
 )
 def test_replicas_fit_evaluate_and_predict(kinds):
     """Two replicas on two virtual CPUs take the steps that one device takes, and give its outputs; noise is their own.

@@ -50,6 +50,7 @@ SLOW = (
     "concepts/training.md",
     "how_to/choose_for_every_layer.md",
     "how_to/deploy.md",
+    "how_to/find_the_lowest_voltage.md",
     "how_to/survive_soft_errors.md",
     "how_to/terminal.md",
     "how_to/tfmot.md",

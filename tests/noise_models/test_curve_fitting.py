@@ -86,6 +86,7 @@ def test_p_values_are_uniform_when_the_probit_is_true(repeats):
 
 
 @pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.cases("True")
 def test_p_values_from_drawn_readings_are_uniform_too(nested):
     """Few cells and rare failures; 150 readings, each against 19 drawn: p is one of 1/20, 2/20, ..., 1."""
     rng, voltages, p_values = np.random.default_rng(2), np.linspace(0.4, 0.7, 7), []

@@ -133,6 +133,7 @@ def test_stages_can_be_left_out(left_out):
 
 
 @pytest.mark.parametrize("anneal", [0, 2])
+@pytest.mark.cases("0")
 def test_the_penalty_is_scaled_where_the_noise_begins(anneal):
     """On a model that is on its hardware already, too."""
     x, y = data(100)  # whole batches: one compilation for each

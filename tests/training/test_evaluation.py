@@ -70,6 +70,7 @@ def test_dictionary_is_json_and_text_names_the_figures():
 
 
 @pytest.mark.parametrize("fault", ["persistent", "random", "stuck"])
+@pytest.mark.cases("random")
 def test_same_seed_same_chips_another_seed_others(make_noisy, data, fault):
     model = make_noisy(ax.memories.BitErrors(rate=0.05, fault=fault))
     first = quiet(model, *data, chips=5, seed=1)

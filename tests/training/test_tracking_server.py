@@ -314,6 +314,7 @@ def test_a_killed_training_goes_on_in_its_run(server, client, tmp_path, monkeypa
 # servers that are gone
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_down_in_the_middle(server, client, near, network, data, tmp_path):
     """SIGKILL in the second epoch: the fit ends, all is kept, and what was kept arrives exactly once."""
 
@@ -460,6 +461,7 @@ def files(network, noisy, data, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_tracked_commands(server, client, files):
     (files / "axtrain.toml").write_text(f'[evaluate]\nexperiment = "commands"\ntracking-uri = "{server.uri}"\n')
     text = fine("--config", "axtrain.toml", "evaluate", "noisy.keras", *DATA, "--chips", 2)

@@ -36,6 +36,7 @@ def decoded(decoder, results, tolerance=1e-9, **options):
 
 
 @pytest.mark.parametrize("nodes, messages", CODES)
+@pytest.mark.cases("8-5", "20-9")
 def test_all_independent_errors_below_the_redundancy_are_corrected(nodes, messages):
     decoder = Decoder(systematic(nodes, messages))
     decoder.supports = {}  # the subspace test alone; what it cannot tell is searched for in another test

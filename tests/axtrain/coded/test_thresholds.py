@@ -12,6 +12,7 @@ INPUTS, OUTPUTS = 256, 512
 
 
 @pytest.mark.parametrize("code", CODES, ids=repr)
+@pytest.mark.cases("CodeNet")
 def test_no_false_alarm_in_a_million_clean_decodes(code):
     """Each column of each product is a decode: 2^18 with each kind of operands, float32, by one compiled function."""
     product = CodedProduct(code, INPUTS, OUTPUTS)

@@ -46,6 +46,7 @@ def test_a_node_killed_in_each_stage_is_replaced_and_nothing_is_lost(network, da
     assert trainer.nodes.alive == 8
 
 
+@pytest.mark.slow
 def test_corrupted_values_for_ten_steps_are_corrected(network, data):
     expected, weights = plain_losses(network, data)
     troubles = [Trouble("node-2", "corrupt", step=1, steps=10)]

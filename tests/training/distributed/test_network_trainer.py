@@ -90,6 +90,7 @@ def test_an_l1_penalty_gives_zeros(regression):
     assert np.abs(slope).max() < 0.3 * 1.02
 
 
+@pytest.mark.slow
 def test_blocks_side_by_side_reach_the_same(regression):
     found = {}
     for blocks in (1, 3):

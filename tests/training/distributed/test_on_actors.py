@@ -77,6 +77,7 @@ def test_a_map_with_one_killed_and_one_asleep(actors):
     np.testing.assert_allclose(found, np.sin(x), atol=0.2)
 
 
+@pytest.mark.slow
 def test_berrut_with_one_killed_and_one_slow(actors, network, data):
     troubles = [
         Trouble("worker-1", "kill", "gradient", 3, steps=90),

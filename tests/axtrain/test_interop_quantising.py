@@ -64,6 +64,7 @@ def trained(request, digits):
     return request.param, model, theirs, x
 
 
+@pytest.mark.cases("branched")
 def test_outputs_are_those_of_tfmot(trained):
     made, model, theirs, x = trained
     ours = to_keras3(theirs, x[:256])

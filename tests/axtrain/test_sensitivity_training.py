@@ -78,6 +78,7 @@ def kernels(model):
 
 @pytest.mark.parametrize("weighting", ["constant", "proportional"])
 @pytest.mark.parametrize("method", ["exact", "first_order"])
+@pytest.mark.cases("exact-proportional", "first_order-constant")
 def test_output_sensitivity_by_probes_is_that_of_the_jacobian(weighting, method):
     """Unbiased: the mean of 300 independent probes within 5 standard errors; their variance as the theory has it."""
     model, (x, _) = network(), data()
@@ -180,6 +181,7 @@ def test_a_part_of_the_batch_is_that_part_and_leaves_the_loss_alone(name, method
 
 
 @pytest.mark.parametrize("method", ["exact", "first_order"])
+@pytest.mark.cases("first_order")
 def test_more_probes_are_less_noisy(method):
     spreads = [values(ax.OutputSensitivity(1.0, probes=n, method=method), network(), 80).std() for n in (1, 9)]
     assert 1.8 < spreads[0] / spreads[1] < 5  # 3, give or take
@@ -436,6 +438,7 @@ print("fine")
     assert "fine" in done.stdout, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded_in_a_fresh_process(tmp_path):
     x, y = data()
     noisy = ax.convert(network(), ax.Hardware(multiplier=ax.multipliers.get("drum4")), x)

@@ -48,6 +48,7 @@ SLOW = (
     "concepts/chips.md",
     "concepts/fidelity.md",
     "concepts/training.md",
+    "how_to/choose_a_multiplier.md",
     "how_to/choose_for_every_layer.md",
     "how_to/deploy.md",
     "how_to/find_the_lowest_voltage.md",

@@ -2,9 +2,12 @@
 
 import keras
 import mlflow
+import pytest
 
 import axtrain as ax
 from axtrain.coded.model import ALL_EVENTS
+
+pytestmark = pytest.mark.eager
 
 
 def test_counters_and_codes_are_logged(experiment, network, data):

@@ -87,6 +87,7 @@ def test_what_rounding_has_made_is_taken_out(code):
 
 
 @pytest.mark.parametrize("name", CORRECTING)
+@pytest.mark.cases("PolyDot", "two in a row", "three copies", "a parity")
 def test_what_is_not_clean_can_be_mended_however_small(name):
     """Where the check and the decoder drew their lines apart, errors between them were beyond correction."""
     code, wrong = CORRECTING[name]

@@ -60,7 +60,7 @@ class Pool(RayActors):
 @pytest.fixture(scope="session")
 def pool(ray):
     """As many processes as most tests have workers."""
-    with Pool(5) as executor:
+    with Pool(4) as executor:
         yield executor
         for actor in executor._free:
             ray.kill(actor)

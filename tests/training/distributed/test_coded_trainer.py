@@ -15,6 +15,7 @@ from axtrain.training.distributed import CodedTrainer, InProcess, Trouble
     [(CODE, False), (CodeNet(2, 2), True), (GeneralizedPolyDot(2, 1), False), (Replication(3), True)],
     ids=repr,
 )
+@pytest.mark.cases("rows=1", "Replication")
 def test_without_trouble_it_is_kerass_own_training(network, data, code, nesterov):
     optimizer = keras.optimizers.SGD(0.2, momentum=0.9, nesterov=nesterov)
     network.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -75,6 +75,7 @@ def test_decentralised_gradient_descent_does_not_get_there(regression):
     assert found["full"] < 0.3 * found["descent"]
 
 
+@pytest.mark.slow
 def test_an_l1_penalty_gives_zeros(regression):
     found = {}
     for surrogate in ("full", "partial"):

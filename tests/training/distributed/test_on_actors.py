@@ -41,6 +41,7 @@ def test_on_real_actors(actors, network, data, troubles):
     check_on_actors(actors(*troubles), network, data, troubles, CODE)
 
 
+@pytest.mark.slow
 def test_on_few_actors(actors, network, data):
     """One is killed and one is wrong; test_coded_trainer.py kills in each stage in one process."""
     troubles = [Trouble("node-2", "corrupt", step=1, steps=3), Trouble("node-1", "kill", "forward", 6)]
@@ -73,7 +74,7 @@ class Deadline(keras.callbacks.Callback):
 def test_a_map_with_one_killed_and_one_asleep(actors):
     executor = actors(Trouble("map-1", "kill"), Trouble("map-3", "sleep", seconds=3.0))
     x = np.linspace(0, 1, 6).reshape(2, 3)
-    found = berrut_map(np.sin, x, workers=5, wait_for=3, executor=executor)
+    found = berrut_map(np.sin, x, workers=4, wait_for=2, executor=executor)
     np.testing.assert_allclose(found, np.sin(x), atol=0.2)
 
 

@@ -30,11 +30,18 @@ FIRST = ("test_executors.py", "test_on_actors.py", "test_tracking_server.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` leaves out what is slow
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    unmet = {}
     for item in items:
         for mark in item.iter_markers("cases"):
-            if not any(name in item.callspec.id for name in mark.args):
+            met = {name for name in mark.args if name in item.callspec.id}
+            if not met:
                 item.add_marker(pytest.mark.slow)
+            test = item.nodeid.partition("[")[0]
+            unmet[test] = unmet.get(test, set(mark.args)) - met
+    unmet = {test: names for test, names in unmet.items() if names}
+    if unmet and not any("[" in argument for argument in config.args):  # else one case was asked for
+        raise pytest.UsageError(f"`cases` takes parts of the ids of a test's cases. Received: {unmet}")
     items.sort(key=lambda item: item.path.name not in FIRST)
 
 

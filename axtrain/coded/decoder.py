@@ -119,7 +119,7 @@ class Decoder:
         return ops.while_loop(more, look, start, maximum_iterations=self.redundancy)
 
     def _needed(self, weighted: Any, lost: Any, wrong: Any) -> Any:
-        """Without nodes whose results are right by all others': errors that are alike can have pointed at them."""
+        """`wrong` less the nodes whose results agree with all others': errors that are alike can point at them, too."""
         right = ops.matmul(ops.convert_to_tensor(self.generator), self._solve(weighted, wrong))
         error = ops.max(ops.abs(weighted - right), axis=-1) * np.linalg.norm(self.checks, axis=0)
         fewer = ops.maximum(lost, wrong * ops.cast(error > 0.5, "float64"))

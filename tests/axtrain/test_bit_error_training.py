@@ -70,7 +70,6 @@ def test_faults_wait_for_the_loss_to_fall():
 
 
 @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": False}])
-@pytest.mark.cases("options0")
 def test_fit_lowers_the_loss_and_leaves_the_input_alone(options):
     noisy, x, y = network()
     kept = [w.copy() for w in noisy.get_weights()]

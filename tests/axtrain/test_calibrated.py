@@ -313,7 +313,6 @@ def test_a_new_fit_needs_no_data_and_takes_the_weights_as_they_are():
 
 
 @pytest.mark.graph
-@pytest.mark.slow
 def test_saved_and_loaded_here_and_in_a_fresh_process(tmp_path):
     model, x = network("calibrated", rank=2, residual="mixture")
     ax.set_chip(model, 5)

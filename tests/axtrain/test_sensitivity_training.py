@@ -314,7 +314,6 @@ def test_side_effects_happen_once(method):
 
 
 @pytest.mark.parametrize("method", ["exact", "first_order"])
-@pytest.mark.cases("first_order")
 def test_on_hardware_the_noise_is_the_circuits_and_the_memorys(method):
     """The value against the Jacobian of the quantised network, weighted by s^2 from the definition."""
     x, _ = data()
@@ -393,7 +392,7 @@ def test_layers_choose_whose_weights_count():
     assert 0 < values[1] < values[0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # test_keras_manners.py has replicas with a penalty
 def test_replicas_share_the_batch_and_the_penalty():
     """Two replicas of one machine follow the mean of both halves' gradients."""
     script = """
@@ -438,7 +437,6 @@ print("fine")
     assert "fine" in done.stdout, done.stderr[-3000:]
 
 
-@pytest.mark.slow
 def test_it_is_saved_and_loaded_in_a_fresh_process(tmp_path):
     x, y = data()
     noisy = ax.convert(network(), ax.Hardware(multiplier=ax.multipliers.get("drum4")), x)

@@ -108,7 +108,6 @@ def generated(x, y, batch):
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, at the end of an unknown size
 @every_model
-@pytest.mark.cases("converted", "sensitivity", "bit_errors")
 def test_pipelines_train_as_arrays_do(kind):
     """40 samples in batches of 16: the last has 8. The same steps from an unknown size and from a repeated stream."""
     x, y = data()
@@ -161,8 +160,7 @@ found.loader.exec_module(manners)
 x, y = manners.data()
 kinds = {"converted": manners.converted, "bit_errors": lambda: ax.with_bit_errors(manners.converted(), clip_norm=None),
          "sensitivity": manners.MODELS["sensitivity"]}
-for kind in sys.argv[2:]:
-    make = kinds[kind]
+for kind, make in kinds.items():
     one = manners.compiled(make(), jit_compile=False, metrics=["accuracy"])
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         both = manners.compiled(make(), jit_compile=False, metrics=["accuracy"])
@@ -205,15 +203,12 @@ print("fine")
 """
 
 
-@pytest.mark.parametrize(
-    "kinds", [("converted",), pytest.param(("sensitivity", "bit_errors"), marks=pytest.mark.slow)], ids=" ".join
-)
-def test_replicas_fit_evaluate_and_predict(kinds):
+def test_replicas_fit_evaluate_and_predict():
     """Two replicas on two virtual CPUs take the steps that one device takes, and give its outputs; noise is their own.
 
     What `with_sensitivity` adds to a step is tested in tests/axtrain/test_sensitivity_training.py.
     """
     import fresh  # not above: the new process loads this file too
 
-    done = fresh.run(REPLICAS, __file__, *kinds)
+    done = fresh.run(REPLICAS, __file__)
     assert "fine" in done.stdout, done.stderr[-3000:]

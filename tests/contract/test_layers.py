@@ -478,7 +478,7 @@ def sequences(described, engine):
     ("engine", "compile_arguments", "policy"),
     [
         ("low_rank", {"run_eagerly": True}, "float32"),
-        pytest.param("low_rank", {"jit_compile": True}, "mixed_bfloat16", marks=pytest.mark.slow),
+        ("low_rank", {"jit_compile": True}, "mixed_bfloat16"),
         ("gather", {"jit_compile": False}, "float32"),
     ],
 )

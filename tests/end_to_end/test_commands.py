@@ -170,7 +170,7 @@ def ctrl_c():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-@pytest.mark.slow
+@pytest.mark.slow  # test_axtrainer.py kills one
 def test_a_killed_training_ends_with_the_same_weights(files, monkeypatch):
     """By SIGKILL in the second epoch, then by Ctrl-C in the third; 7 steps each, the last of 4 samples."""
     options = ("--hardware", "hardware.json", *DATA, "--batch-size", 16, "--anneal", 3)

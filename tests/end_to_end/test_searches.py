@@ -37,7 +37,7 @@ def network(samples, multiplier, rate, strength=None, loss=keras.losses.SparseCa
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")  # the best model's is new
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # KerasTuner 1.4 asks threads for their names the old way
-@pytest.mark.slow
+@pytest.mark.slow  # of a kind with the grid search
 def test_keras_tuner_searches_multiplier_rate_and_penalty(digits, tmp_path):
     tuner_of = pytest.importorskip("keras_tuner", reason="keras-tuner, which the test extra has, is absent")
     pytest.importorskip("tensorboard", reason="tensorboard, which KerasTuner imports and the test extra has, is absent")

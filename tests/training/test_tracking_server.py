@@ -279,7 +279,7 @@ def training(epochs_until_killed, run_id=None):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # test_tracking_runs.py interrupts one
 def test_a_killed_training_goes_on_in_its_run(server, client, tmp_path, monkeypatch):
     """Killed in the middle of an epoch of its second stage; the next process fills the gaps, and doubles nothing."""
     killed = fresh.run(KILLED + "training(2)\n", server.uri, tmp_path / "state", cwd=tmp_path)
@@ -314,7 +314,7 @@ def test_a_killed_training_goes_on_in_its_run(server, client, tmp_path, monkeypa
 # servers that are gone
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # as one that hangs, below
 def test_a_server_that_goes_down_in_the_middle(server, client, near, network, data, tmp_path):
     """SIGKILL in the second epoch: the fit ends, all is kept, and what was kept arrives exactly once."""
 
@@ -461,7 +461,7 @@ def files(network, noisy, data, tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # test_command_line.py has them with a file
 def test_tracked_commands(server, client, files):
     (files / "axtrain.toml").write_text(f'[evaluate]\nexperiment = "commands"\ntracking-uri = "{server.uri}"\n')
     text = fine("--config", "axtrain.toml", "evaluate", "noisy.keras", *DATA, "--chips", 2)

@@ -113,7 +113,6 @@ def test_strip_decodes_and_mixed_precision_leaves_coded_layers_in_float32(data):
 
 
 @pytest.mark.graph
-@pytest.mark.slow
 def test_coded_layers_train_under_xla(data):
     losses = {}
     for jit in (False, True):

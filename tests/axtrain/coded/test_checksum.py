@@ -80,7 +80,6 @@ def test_more_than_one_is_detected(made, poison):
 
 
 @pytest.mark.parametrize("name", ["forward", "backward"])
-@pytest.mark.cases("forward")
 def test_every_error_above_the_rounding_threshold_is_found(name):
     """10,000 errors in single elements of a 256 x 256 layer's products, 1 to 1e6 thresholds large; clean ones pass."""
     generator = np.random.default_rng(4)

@@ -114,7 +114,7 @@ TRAINED = {
 
 
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.cases("CodeNet")
+@pytest.mark.cases("CodeNet", "three copies", "checksum")
 def test_errors_behind_silent_inputs_do_not_stay(name):
     """Half of the inputs are zero but in every tenth step: then a product says nothing of their weights."""
     code, generator, steps = TRAINED[name], np.random.default_rng(0), 120

@@ -15,7 +15,7 @@ from axtrain.training.distributed import CodedTrainer, InProcess, Trouble
     [(CODE, False), (CodeNet(2, 2), True), (GeneralizedPolyDot(2, 1), False), (Replication(3), True)],
     ids=repr,
 )
-@pytest.mark.cases("rows=1", "Replication")
+@pytest.mark.cases("rows=1", "Replication", "PolyDot")
 def test_without_trouble_it_is_kerass_own_training(network, data, code, nesterov):
     optimizer = keras.optimizers.SGD(0.2, momentum=0.9, nesterov=nesterov)
     network.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -47,7 +47,6 @@ def test_a_node_killed_in_each_stage_is_replaced_and_nothing_is_lost(network, da
     assert trainer.nodes.alive == 8
 
 
-@pytest.mark.slow
 def test_corrupted_values_for_ten_steps_are_corrected(network, data):
     expected, weights = plain_losses(network, data)
     troubles = [Trouble("node-2", "corrupt", step=1, steps=10)]

@@ -60,7 +60,6 @@ def test_agents_reach_the_optimum_of_everybodys_loss(regression, surrogate, sett
     assert history["disagreement"][-1] < 1e-3 < history["disagreement"][0]
 
 
-@pytest.mark.slow
 def test_decentralised_gradient_descent_does_not_get_there(regression):
     """Agents' own gradients without tracking, at a step of fixed size: near, and no nearer."""
     common = {"tau": 60.0, "step": 0.6, "decay": 0.0}
@@ -75,7 +74,6 @@ def test_decentralised_gradient_descent_does_not_get_there(regression):
     assert found["full"] < 0.3 * found["descent"]
 
 
-@pytest.mark.slow
 def test_an_l1_penalty_gives_zeros(regression):
     found = {}
     for surrogate in ("full", "partial"):
@@ -91,7 +89,6 @@ def test_an_l1_penalty_gives_zeros(regression):
     assert np.abs(slope).max() < 0.3 * 1.02
 
 
-@pytest.mark.slow
 def test_blocks_side_by_side_reach_the_same(regression):
     found = {}
     for blocks in (1, 3):

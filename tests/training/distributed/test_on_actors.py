@@ -35,20 +35,20 @@ def check_on_actors(executor, network, data, troubles, code):
     assert trainer.events["rolled_back"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # test_executors.py has the actors, test_coded_trainer.py the troubles
 @pytest.mark.parametrize("troubles", TROUBLES.values(), ids=TROUBLES)
 def test_on_real_actors(actors, network, data, troubles):
     check_on_actors(actors(*troubles), network, data, troubles, CODE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # test_executors.py has the actors, test_coded_trainer.py the troubles
 def test_on_few_actors(actors, network, data):
     """One is killed and one is wrong; test_coded_trainer.py kills in each stage in one process."""
     troubles = [Trouble("node-2", "corrupt", step=1, steps=3), Trouble("node-1", "kill", "forward", 6)]
     check_on_actors(actors(*troubles), network, data, troubles, FIVE_NODES)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # as test_executors.py has it
 def test_an_actor_that_sleeps_is_not_waited_for(actors, network, data):
     expected, weights = plain_losses(network, data)
     trainer = CodedTrainer(network, CODE, actors(Trouble("node-4", "sleep", "forward", 6, seconds=6.0)))
@@ -78,7 +78,7 @@ def test_a_map_with_one_killed_and_one_asleep(actors):
     np.testing.assert_allclose(found, np.sin(x), atol=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # as test_berrut.py in one process
 def test_berrut_with_one_killed_and_one_slow(actors, network, data):
     troubles = [
         Trouble("worker-1", "kill", "gradient", 3, steps=90),
@@ -91,7 +91,7 @@ def test_berrut_with_one_killed_and_one_slow(actors, network, data):
     assert history.history["val_loss"][-1] < history.history["val_loss"][0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # as test_network_trainer.py in one process
 def test_a_network_with_one_killed_and_one_slow(actors):
     generator = np.random.default_rng(0)
     x = generator.standard_normal((80, 4)).astype("float32")

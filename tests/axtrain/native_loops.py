@@ -18,7 +18,7 @@ if __name__ == "__main__":  # the checkout, not another installation
 
 from axtrain.emulation.code_table import CodeTable
 from axtrain.emulation.geometry import Convolution, Dense, same_pads
-from axtrain.emulation.native import depthwise, pair_products, products, row_groups
+from axtrain.emulation.native import products
 from axtrain.emulation.native.engine import NativeEngine
 
 CHANNELS = (1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 48, 65, 100)
@@ -29,12 +29,14 @@ SPANS = {"sums of four": 1 << 13, "sums of two": 1 << 14, "sums of one": (1 << 1
 KINDS = (*SPANS, "line", "rank 1", "rank 2", "rank 3", "rank 7", "near exact", "zero", "of one operand", "extreme")
 WAYS = (None, "factors", "weights stay", "weights stay by images", "pixels stay", "taps apart", "looked up")
 KERNELS = {
-    "factors": (pair_products, "pair_products"),
-    "weights stay": (row_groups, "weights_stay"),
-    "pixels stay": (row_groups, "pixels_stay"),
-    "taps apart": (products, "add_taps"),
-    "depthwise factors": (depthwise, "multiplied"),
-    "depthwise look-ups": (depthwise, "looked_up"),
+    "quantised_pairs": "factors",
+    "pair_products": "factors",
+    "quantised_rows": "weights stay",
+    "weights_stay": "weights stay",
+    "pixels_stay": "pixels stay",
+    "add_taps": "taps apart",
+    "quantised_channels": "depthwise factors",
+    "looked_up": "depthwise look-ups",
 }
 
 
@@ -189,8 +191,8 @@ class ForcedProducts(products.NativeProducts):
 
     way = None
 
-    def _factor_cost(self, places):
-        cost = super()._factor_cost(places)
+    def factor_cost(self, places):
+        cost = super().factor_cost(places)
         if self.way in (None, "looked up"):
             return cost
         return 0.0 if self.way == "factors" and np.isfinite(cost) else np.inf
@@ -214,6 +216,7 @@ def forced(made: NativeEngine, way, *, split=False):
     saved = {name: getattr(products, name) for name in _LIMITS}
     taps = products._shares_taps
     made.products.way = way
+    made.products.plan.cache_clear()
     try:
         if split:
             products._FEW_PRODUCTS = products._FEW_WEIGHTS = 0
@@ -226,6 +229,7 @@ def forced(made: NativeEngine, way, *, split=False):
         yield
     finally:
         made.products.way, products._shares_taps = None, taps
+        made.products.plan.cache_clear()
         for name, value in saved.items():
             setattr(products, name, value)
 
@@ -235,23 +239,18 @@ _LIMITS = ("_FEW_PRODUCTS", "_FEW_WEIGHTS", "_MANY_PIXELS", "_DEPTHWISE_RANK")
 
 @contextlib.contextmanager
 def counted():
-    """A count of the calls of each kernel."""
-    counts, saved = Counter(), {name: getattr(*place) for name, place in KERNELS.items()}
+    """A count of the calls of each kind of kernel."""
+    counts, run = Counter(), products.run
 
-    def counting(name, kernel):
-        def call(*arguments):
-            counts[name] += 1
-            return kernel(*arguments)
-
-        return call
+    def counting(jobs):
+        counts.update(KERNELS[job[0].__name__] for job in jobs if job[0].__name__ in KERNELS)
+        return run(jobs)
 
     try:
-        for name, (module, attribute) in KERNELS.items():
-            setattr(module, attribute, counting(name, saved[name]))
+        products.run = counting
         yield counts
     finally:
-        for name, (module, attribute) in KERNELS.items():
-            setattr(module, attribute, saved[name])
+        products.run = run
 
 
 def poison(rng) -> None:

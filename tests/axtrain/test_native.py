@@ -491,9 +491,9 @@ def test_rows_are_centred_where_that_makes_them_narrow():
     products = np.array([[0, 70_000], [10, 70_010], [-10, 60_000]])
     rows = tables.RowTable(products)
     assert (rows.wide, rows.length) == (False, 4)
-    np.testing.assert_array_equal(rows.by_weight[:2, :3] + rows.centres[:, None], products.T)
+    np.testing.assert_array_equal(rows.by_weight[:2, :3] + rows.added[:, None], products.T)
     assert not rows.by_weight[-1].any() and rows.by_weight.shape == (3, 8)
-    assert tables.RowTable(products, 1).centres[1] == 65_005
+    assert tables.RowTable(products, 1).added[1] == 65_005
     assert tables.RowTable(np.array([[0, 0], [0, 1 << 17]])).wide
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import threading
-import weakref
 from collections import defaultdict
 
 import numpy as np
@@ -39,11 +38,8 @@ class Buffers:
             storage = free.pop()  # one step, so that threads need no lock
         except IndexError:
             storage = aligned((size,), np.uint8)
-        array = storage.view(dtype).reshape(shape)
         # A view of the array holds the storage's owner, not the array: give out what owns every later view.
-        owner = _Owned(array)
-        weakref.finalize(owner, _give_back, free, storage)
-        return np.asarray(owner)
+        return np.asarray(_Owned(storage, shape, np.dtype(dtype), free))
 
 
 class Scratch(threading.local):
@@ -62,13 +58,17 @@ class Scratch(threading.local):
 
 
 class _Owned:
-    """Speaks NumPy's array interface, so that arrays made of it keep it alive."""
+    """Speaks NumPy's array interface, so that arrays made of it keep it alive; what it holds is free after it."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-        self.__array_interface__ = array.__array_interface__
+    def __init__(self, storage: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, free: list[np.ndarray]) -> None:
+        self._storage, self._free = storage, free
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (storage.ctypes.data, False),
+        }
 
-
-def _give_back(free: list[np.ndarray], storage: np.ndarray) -> None:
-    if len(free) < _KEPT:
-        free.append(storage)
+    def __del__(self) -> None:
+        if len(self._free) < _KEPT:
+            self._free.append(self._storage)

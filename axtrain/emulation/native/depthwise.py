@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from axtrain.emulation.native.compiling import compiled
-from axtrain.emulation.native.images import pixel_offsets
+from axtrain.emulation.native.images import pixel_offsets, quantise_factors
 from axtrain.emulation.native.outputs import column_of, write_channels
 from axtrain.emulation.native.vectors import (
     I16,
@@ -186,6 +186,16 @@ def multiplied(factors, steps, pixel_bytes, places, panels, base, output, pixels
             at, column = sums[0, WORDS * group :].ctypes.data, panels[group].ctypes.data
             _add_channels(first + 2 * WORDS * group, places.ctypes.data, pairs, column, at)
         write_channels(sums, base, output, pixel, 0)
+
+
+@compiled
+def quantised_channels(image, activation, factors, steps, pixel_bytes, places, panels, base, output, images):
+    """Quantises some images, and multiplies them; as `pair_products.quantised_pairs`, for `multiplied`."""
+    finite = quantise_factors(image, activation, factors, images)
+    pixels = steps[0][0] * steps[0][1]
+    some = (images[0] * pixels, images[1] * pixels)
+    multiplied(factors.reshape(-1), steps, pixel_bytes, places, panels, base, output, some)
+    return finite
 
 
 @compiled

@@ -142,31 +142,16 @@ class NativeEngine(Engine):
             ]
             kind = np.int32 if rescaled is None else np.float32
             return np.array(each, kind).reshape(*lead, rows.shape[1], units)
-        from axtrain.emulation.native.places import places_of
-        from axtrain.emulation.native.products import Outputs, Quantiser, Weights
+        from axtrain.emulation.native.products import Weights
 
-        places = places_of(geometry, values.shape, codes.shape)
-        image = places.image_of(values)
-        shape = (places.pixels, places.channels)
-        target = self.products.buffers.take(shape, np.int32 if rescaled is None else np.float32)
-        if rescaled is None:
-            none = np.zeros((places.channels,), np.float32)
-            outputs = Outputs(none, none, target, np.empty((0, places.channels), np.float32))
-        else:
-            scales, biases = rescaled
-            outputs = Outputs(scales, biases, np.empty((0, places.channels), np.int32), target)
-        # Codes pass as they are.
-        quantiser = Quantiser(*(np.float32(x) for x in limits or (1, 0, -(1 << 20), 1 << 20)))
-        zero_point = 0 if limits is None else int(limits[1])
+        plan = self.products.plan(geometry, values.shape, codes.shape)
+        places = plan.places
         scales = np.ones(places.channels, np.float32) if weight_scales is None else weight_scales
         matrix = np.ascontiguousarray(codes.reshape(places.terms, places.channels))
-        weights = Weights(matrix, np.ascontiguousarray(scales))
-        finite = self.products(places, image, quantiser, zero_point, weights, outputs)
-        if not finite and rescaled is not None:
-            places.spoil(image, target)
+        outputs = plan(values, limits, Weights(matrix, np.ascontiguousarray(scales)), rescaled)
         if isinstance(geometry, Dense):
-            return target.reshape(*values.shape[:-1], places.channels)
-        return target.reshape(len(values), *places.sizes[2 - len(geometry.strides) :], places.channels)
+            return outputs.reshape(*values.shape[:-1], places.channels)
+        return outputs.reshape(len(values), *places.sizes[2 - len(geometry.strides) :], places.channels)
 
 
 def native_obstacle() -> str | None:

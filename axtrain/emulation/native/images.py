@@ -90,6 +90,26 @@ def look_up_factors(codes, factors, storage, pixels, images):
 
 
 @compiled
+def quantise_factors(image, activation, factors, images):
+    """From some images to their codes' factors.
+
+    Args:
+        image: what `quantise_image` takes, all but the images.
+        activation: int16 (r, rows), each code's factors; (0, 0) where the image's words are the factors.
+        factors: int16 (B, words of an image and its tail), written where there is `activation`.
+        images: (first, last) of this part.
+
+    Returns:
+        whether every value is finite.
+    """
+    _, _, finite = quantise_image(*image, images)
+    if activation.size:
+        padded = image[6]
+        look_up_factors(image[5], activation, factors, padded[0] * padded[1], images)
+    return finite
+
+
+@compiled
 def pixel_offsets(steps, pixel_bytes, first, offsets):
     """The byte of the first word under the windows of outputs `first`, `first` + 1, ...
 

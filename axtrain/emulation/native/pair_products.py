@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from axtrain.emulation.native.compiling import compiled
-from axtrain.emulation.native.images import pixel_offsets
+from axtrain.emulation.native.images import pixel_offsets, quantise_factors
 from axtrain.emulation.native.outputs import column_of, write_channels
 from axtrain.emulation.native.vectors import I16, I32, I64, WORDS, load, pair_sums, shuffled, store, vector
 
@@ -113,6 +113,25 @@ def pair_products(factors, steps, pixel_bytes, runs, panels, base, output, pixel
                 where = offsets[pixel - tile :].ctypes.data
                 _add_pairs(source, where, runs.ctypes.data, runs.size, pairs, panel, sums.ctypes.data)
                 write_channels(sums[: min(PIXELS, end - pixel)], base, output, pixel, group * WORDS)
+
+
+@compiled
+def quantised_pairs(image, activation, factors, steps, pixel_bytes, runs, panels, base, output, images):
+    """Quantises some images, and multiplies them with all channels.
+
+    Args:
+        image, activation, factors: as for `quantise_factors`.
+        steps, pixel_bytes, runs, panels, base, output: as for `pair_products`.
+        images: (first, last) of this part.
+
+    Returns:
+        whether every value is finite.
+    """
+    finite = quantise_factors(image, activation, factors, images)
+    pixels = steps[0][0] * steps[0][1]
+    some = (images[0] * pixels, images[1] * pixels)
+    pair_products(factors.reshape(-1), steps, pixel_bytes, runs, panels, base, output, some, (0, panels.shape[0]))
+    return finite
 
 
 @compiled

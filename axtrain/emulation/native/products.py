@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from axtrain.emulation.code_table import CodeTable
 from axtrain.emulation.native import depthwise, images, pair_products, row_groups
 from axtrain.emulation.native.buffers import Buffers, Scratch
 from axtrain.emulation.native.outputs import add_taps
-from axtrain.emulation.native.places import Places
+from axtrain.emulation.native.places import Places, places_of
 from axtrain.emulation.native.tables import FactorTable, RowTable, factor_table
 from axtrain.emulation.native.threads import cores, parts, run
 
@@ -24,6 +24,7 @@ _MANY_PIXELS = 1 << 11  # of one part: their products then cost far more than bu
 # looked up, and for one tap's sum that is added to the others.
 _ROW, _FACTOR, _ENTRY, _PLACED, _FOUND, _JOINED = 1 / 8, 1 / 14, 0.25, 3.0, 1.5, 2.0
 _WIDE = 4.0  # rows of 32-bit words cost so many times as much (chosen here)
+_PLANS = 256  # shapes of products that are remembered
 _DEPTHWISE_RANK = 3  # more factors cost a depthwise product more than look-ups
 
 
@@ -65,53 +66,35 @@ class NativeProducts:
     def __init__(self, table: CodeTable) -> None:
         self.table = table
         self.buffers = Buffers()
-        self._rows: dict[int, RowTable] = {}
+        self.rows = lru_cache(lambda first: RowTable(table.products, first))
+        self.plan = lru_cache(_PLANS)(lambda *shapes: Plan(self, places_of(*shapes)))
+        self.added = lru_cache(_PLANS)(self._added)
 
     @cached_property
     def factors(self) -> FactorTable | None:
         """Integer factors of 16 bits, where the table has few."""
         return factor_table(self.table)
 
-    def rows(self, first: int) -> RowTable:
-        """The table's columns over the activation codes from row `first` on: all, or those that are not negative."""
-        if first not in self._rows:
-            self._rows[first] = RowTable(self.table.products, first)
-        return self._rows[first]
+    @cached_property
+    def below(self) -> int:
+        """How many activation codes are negative."""
+        return max(0, -self.table.activation_low)
 
-    def __call__(
-        self, places: Places, values, quantiser: Quantiser, zero_point: int, weights: Weights, outputs: Outputs
-    ) -> bool:
-        """Writes the outputs.
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """int32 (weight codes + 1, activation codes), the last column zero."""
+        return np.ascontiguousarray(np.pad(self.table.products.T, [(0, 1), (0, 0)]))
+
+    def _added(self, zero_point: int, rest: RowTable | FactorTable | None) -> np.ndarray:
+        """int64 (weight codes + 1,): what a weight adds to its channel besides its products; the last is 0.
 
         Args:
-            places: of the product.
-            values: float32 (B, H, W, C).
-            quantiser: of the values; codes beyond the table's become its nearest.
-            zero_point: corrected for: ``- zero_point sum w``; 0 for none.
-            weights: of the product.
-            outputs: written.
-
-        Returns:
-            whether all values are finite; where they are not, what they enter is meaningless.
+            zero_point: corrected for.
+            rest: what the products come from, which leaves something out; `None` for whole products.
         """
-        if not (places.pixels and places.channels and places.terms):
-            outputs.whole[:], outputs.real[:] = 0, outputs.biases
-            return True
-        table = self.table
-        low, high = table.activation_low, table.activation_low + len(table.products) - 1
-        quantiser = quantiser._replace(
-            low=max(quantiser.low, np.float32(low)), high=min(quantiser.high, np.float32(high))
-        )
-        one = _Product(self, places, values, quantiser, zero_point, weights, outputs)
-        factors = self.factors
-        if places.depthwise:
-            if factors and len(factors.weight) <= _DEPTHWISE_RANK and places.channels == places.shape[3]:
-                return one.multiplied(factors)
-            return one.looked_up()
-        rows = min(self.row_costs(places, len(table.products)))
-        return one.by_factors(factors) if factors and self._factor_cost(places) <= rows else one.by_rows()
+        return np.append((0 if rest is None else rest.added) - zero_point * self.table.weight_codes, 0)
 
-    def _factor_cost(self, places: Places) -> float:
+    def factor_cost(self, places: Places) -> float:
         """Cycles for each term by factors."""
         factors = self.factors
         if factors is None:
@@ -130,229 +113,231 @@ class NativeProducts:
             pixels_stay += pixels * places.channels * _JOINED / places.shape[3]
         return times * weights_stay, times * pixels_stay
 
-    @cached_property
-    def columns(self) -> np.ndarray:
-        """int32 (weight codes + 1, activation codes), the last column zero."""
-        return np.ascontiguousarray(np.pad(self.table.products.T, [(0, 1), (0, 0)]))
 
+class _Call(NamedTuple):
+    """What differs from one product to the next of the same shapes."""
 
-class _Product(NamedTuple):
-    """One product under way; each way to compute it returns whether all values are finite."""
-
-    products: NativeProducts
-    places: Places
-    values: np.ndarray
+    values: np.ndarray  # float32 (B, H, W, C)
     quantiser: Quantiser
-    zero_point: int
+    zero_point: int  # corrected for: ``- zero_point sum w``; 0 for none
     weights: Weights
     outputs: Outputs
 
-    def by_factors(self, factors: FactorTable) -> bool:
-        """By products of the operands' factors."""
-        places = self.places
-        rank, channels = len(factors.weight), places.channels
-        pixel_bytes, runs = places.pixel_bytes(rank), places.run_places
-        groups, pairs = -(-channels // 16), -(-places.taps_of_a_run * rank * places.shape[3] // 2)
-        panels = _SCRATCH.take("weights", (groups, len(runs), pairs, 16), np.uint32)
-        base, lowest = np.empty(channels, np.int32), self.products.table.weight_low
-        table = (lowest, factors.weight, factors.weight_line, self._added(factors.added))
-        known = (*self.weights, *table, places.taps_of_a_run, panels, base)
-        shares = parts(groups, cores() if self.weights.values.size > _FEW_WEIGHTS else 1, 4)
-        run([(pair_products.weight_panels, *known, part) for part in shares])
-        image, quantise = self._factor_image(factors)
-        where = (image.reshape(-1), places.steps, pixel_bytes, runs * pixel_bytes[0])
-        shared = (*where, panels, base, tuple(self.outputs))
-        batches = self._batches()
-        if len(batches) < self._split():  # too few images to share: share the output channels
-            _, _, finite = quantise((0, places.shape[0]))
-            shares = parts(groups, cores())
-            run([(pair_products.pair_products, *shared, (0, places.pixels), these) for these in shares])
-            return finite
 
-        def some(images) -> bool:
-            _, _, finite = quantise(images)
-            pair_products.pair_products(*shared, self._pixels_of(images), (0, groups))
-            return finite
+class Plan:
+    """One product's shapes and what follows from them: made once, called for every product of these shapes.
 
-        return all(run([(some, images) for images in batches]))
+    Args:
+        products: of the table.
+        places: of the product.
+    """
 
-    def by_rows(self) -> bool:
-        """By look-ups of rows."""
-        places, step = self.places, row_groups.STEP
-        image, quantise = self._image(step, -step * self.products.table.activation_low)
-        batches = self._batches()
-        weights_stay, pixels_stay = self.products.row_costs(places, len(self.products.table.products))
-        groups = _groups(places.channels)
-        # Each part of the batch builds the rows of every channel, which must not be much beside its products.
-        if (
-            weights_stay <= pixels_stay
-            and len(batches) >= self._split()
-            and places.pixels >= _MANY_PIXELS * len(batches)
-        ):
+    def __init__(self, products: NativeProducts, places: Places) -> None:
+        self.products, self.places = products, places
+        self._steps, self._unit = places.steps, places.pixel_bytes()
+        self._runs = places.run_places * self._unit[0]
+        self._groups = _groups(places.channels)
+        # In how many parts the products are worth making, and (first, last) image of each part of the batch.
+        self._split = cores() if places.pixels * places.terms * places.channels > _FEW_PRODUCTS else 1
+        self._batches = parts(places.shape[0], self._split if self._split == 1 else self._split * _PARTS)
+        self._no_scales = np.zeros(places.channels, np.float32)
+        self._empty = np.empty((0, places.channels), np.int32), np.empty((0, places.channels), np.float32)
+        self._way = self._cheapest() if places.pixels and places.channels and places.terms else None
 
-            def some(images) -> bool:
-                *codes, finite = quantise(images)
-                rows, span = self._rows_for(*codes)
-                for group in groups:
-                    row_groups.weights_stay(*self._stationary(image, rows, span), self._pixels_of(images), *group)
-                return finite
+    def __call__(self, values, limits, weights: Weights, rescaled) -> np.ndarray:
+        """The outputs, (pixels, channels).
 
-            return all(run([(some, images) for images in batches]))
-        found = run([(quantise, images) for images in batches])
-        smallest, largest = min(one[0] for one in found), max(one[1] for one in found)
-        rows, span = self._rows_for(smallest, largest)
-        weights_stay, pixels_stay = self.products.row_costs(places, span[1] - span[0])
-        if weights_stay <= pixels_stay:
-            shared, shares = self._stationary(image, rows, span), parts(places.pixels, -(-self._split() // len(groups)))
-            run([(row_groups.weights_stay, *shared, some, *group) for group in groups for some in shares])
-        elif _shares_taps(places):
-            self._taps_apart(image, rows)
+        Args:
+            values: float32 activations, or their codes.
+            limits: (scale, zero point, lowest code, highest code) of the activations, whose codes beyond the table's
+                become its nearest; `None` where they are codes.
+            weights: of the product.
+            rescaled: float32 (scales, biases), for float32 outputs ``sum * scale + bias``; `None` for the int32 sums.
+        """
+        places, products = self.places, self.products
+        image = places.image_of(values)
+        target = products.buffers.take((places.pixels, places.channels), np.int32 if rescaled is None else np.float32)
+        if rescaled is None:
+            outputs = Outputs(self._no_scales, self._no_scales, target, self._empty[1])
         else:
-            runs = places.run_places
-            streamed, base = self._streamed(len(runs), rows)
-            offsets, unit = places.offsets(places.window_places()), places.pixel_bytes()[0]
-            self._pixels_stay(
-                image, offsets, runs * unit, places.terms // len(runs), rows, streamed, base, self.outputs
-            )
+            scales, biases = rescaled
+            outputs = Outputs(scales, biases, self._empty[0], target)
+        if self._way is None:
+            target[:] = outputs.biases
+            return target
+        low = products.table.activation_low
+        high = low + len(products.table.products) - 1
+        scale, zero_point, lowest, highest = limits or (1, 0, low, high)
+        codes = np.float32(max(low, lowest)), np.float32(min(high, highest))
+        quantiser = Quantiser(np.float32(scale), np.float32(zero_point), *codes)
+        finite = self._way(_Call(image, quantiser, int(zero_point), weights, outputs))
+        if not finite and rescaled is not None:
+            places.spoil(image, target)
+        return target
+
+    def _cheapest(self):
+        """The function that computes a `_Call` at the least cost; it returns whether all values are finite."""
+        places, products = self.places, self.products
+        factors = products.factors
+        if places.depthwise:
+            few = factors and len(factors.weight) <= _DEPTHWISE_RANK and places.channels == places.shape[3]
+            return partial(self._multiplied, factors) if few else self._looked_up
+        rows = min(products.row_costs(places, len(products.table.products)))
+        if factors and products.factor_cost(places) <= rows:
+            return partial(self._by_factors, factors)
+        # Each part of the batch builds the rows of every channel, which must not be much beside its products.
+        weights_stay, pixels_stay = products.row_costs(places, len(products.table.products))
+        alike = products.rows(0).wide == products.rows(products.below).wide  # one kernel takes both
+        many = len(self._batches) >= self._split and places.pixels >= _MANY_PIXELS * len(self._batches)
+        return self._by_rows_of_images if weights_stay <= pixels_stay and many and alike else self._by_rows
+
+    def _by_factors(self, factors: FactorTable, call: _Call) -> bool:
+        """By products of the operands' factors."""
+        places, rank, channels = self.places, len(factors.weight), self.places.channels
+        groups, pairs = -(-channels // 16), -(-places.taps_of_a_run * rank * places.shape[3] // 2)
+        panels = _SCRATCH.take("weights", (groups, len(self._runs), pairs, 16), np.uint32)
+        base = np.empty(channels, np.int32)
+        table = (factors.weight, factors.weight_line, self.products.added(call.zero_point, factors))
+        known: tuple = (*call.weights, self.products.table.weight_low, *table, places.taps_of_a_run, panels, base)
+        shares = parts(groups, cores() if call.weights.values.size > _FEW_WEIGHTS else 1, 4)
+        run([(pair_products.weight_panels, *known, part) for part in shares])
+        image = self._factor_image(call, factors)
+        known = (self._steps, places.pixel_bytes(rank), self._runs * rank, panels, base, tuple(call.outputs))
+        if len(self._batches) >= self._split:
+            return all(run([(pair_products.quantised_pairs, *image, *known, some) for some in self._batches]))
+        # Too few images to share: share the output channels.
+        finite = images.quantise_factors(*image, (0, places.shape[0]))
+        words = image[-1].reshape(-1)
+        some = (0, places.pixels)
+        run([(pair_products.pair_products, words, *known, some, these) for these in parts(groups, cores())])
+        return finite
+
+    def _by_rows_of_images(self, call: _Call) -> bool:
+        """By look-ups of rows, which each part of the batch builds from all weights."""
+        below = self.products.below
+        tables = [self._row_table(call, self.products.rows(first)) for first in (0, below)]
+        image = self._row_image(call)
+        known: tuple = (image, tuple(tables), below, self._steps, self._unit, self._runs, *call.weights)
+        known = (*known, self.products.table.weight_low, tuple(call.outputs), self._groups)
+        return all(run([(row_groups.quantised_rows, *known, some) for some in self._batches]))
+
+    def _by_rows(self, call: _Call) -> bool:
+        """By look-ups of rows, once all images are quantised."""
+        places, products = self.places, self.products
+        image = self._row_image(call)
+        codes = image[5]
+        found = run([(images.quantise_image, *image, some) for some in self._batches])
+        smallest, largest = min(one[0] for one in found), max(one[1] for one in found)
+        span = row_groups.span_of(smallest, largest)
+        # Behind a ReLU no code is below zero: the columns then span less, and more of them are summed at a time.
+        rows = products.rows(products.below if smallest >= row_groups.STEP * products.below else 0)
+        weights_stay, pixels_stay = products.row_costs(places, span[1] - span[0])
+        if weights_stay <= pixels_stay:
+            table, added = self._row_table(call, rows)
+            base = np.empty(places.channels, np.int32)
+            known: tuple = (codes.reshape(-1), self._steps, self._unit, self._runs, table, span)
+            known = (*known, *call.weights, products.table.weight_low, added, base, tuple(call.outputs))
+            shares = parts(places.pixels, -(-self._split // len(self._groups)))
+            run([(row_groups.weights_stay, *known, some, *group) for group in self._groups for some in shares])
+        elif _shares_taps(places):
+            self._taps_apart(call, codes, rows)
+        else:
+            streamed, base = self._streamed(call, len(self._runs), rows)
+            shared = (self._runs, places.terms // len(self._runs), rows, streamed, base, call.outputs)
+            self._pixels_stay(codes, places.offsets(places.window_places()), *shared)
         return all(finite for *_, finite in found)
 
-    def multiplied(self, factors: FactorTable) -> bool:
+    def _multiplied(self, factors: FactorTable, call: _Call) -> bool:
         """A depthwise product by the operands' factors."""
         places, rank, channels = self.places, len(factors.weight), self.places.channels
-        image, quantise = self._factor_image(factors)
         terms = (places.tap_places[:, None] * rank + np.arange(rank)).reshape(-1) * (2 * channels)
         terms = np.append(terms, [0] * (terms.size % 2)).astype(np.int64)
         panels = np.zeros((-(-channels // 16), len(terms) // 2, 2, 8, 2), np.int16)
-        base, lowest = np.empty(channels, np.int32), self.products.table.weight_low
-        depthwise.channel_panels(*self.weights, lowest, factors.weight, self._added(factors.added), panels, base)
-        where = (image.reshape(-1), places.steps, places.pixel_bytes(rank), terms)
-        shared = (*where, panels, base, tuple(self.outputs))
+        base, added = np.empty(channels, np.int32), self.products.added(call.zero_point, factors)
+        lowest = self.products.table.weight_low
+        depthwise.channel_panels(*call.weights, lowest, factors.weight, added, panels, base)
+        image = self._factor_image(call, factors)
+        known = (self._steps, places.pixel_bytes(rank), terms, panels, base, tuple(call.outputs))
+        return all(run([(depthwise.quantised_channels, *image, *known, some) for some in self._batches]))
 
-        def some(batch) -> bool:
-            _, _, finite = quantise(batch)
-            depthwise.multiplied(*shared, self._pixels_of(batch))
-            return finite
-
-        return all(run([(some, batch) for batch in self._batches()]))
-
-    def looked_up(self) -> bool:
+    def _looked_up(self, call: _Call) -> bool:
         """A depthwise product by look-ups."""
         places, products, entry = self.places, self.products, depthwise.ENTRY
-        image, quantise = self._image(entry, -entry * products.table.activation_low)
-        found = run([(quantise, batch) for batch in self._batches()])
-        where = (image, (*places.padded, places.shape[3]), places.strides, places.dilation)
-        known = (products.columns, *self.weights, places.window, products.table.weight_low, self._added(0))
-        shared = (*where, *known, np.empty(places.channels, np.int32), tuple(self.outputs), places.sizes)
-        blocks = parts(places.channels, self._split(_PARTS), 16)
-        batches = parts(places.shape[0], 1 if len(blocks) >= self._split() else cores())
-        run([(depthwise.looked_up, *shared, some, these) for some in batches for these in blocks])
+        image = self._image(call, entry, -entry * products.table.activation_low)
+        found = run([(images.quantise_image, *image, some) for some in self._batches])
+        where = (image[5], (*places.padded, places.shape[3]), places.strides, places.dilation)
+        known: tuple = (*call.weights, places.window, products.table.weight_low, products.added(call.zero_point, None))
+        base = np.empty(places.channels, np.int32)
+        known = (*where, products.columns, *known, base, tuple(call.outputs), places.sizes)
+        blocks = parts(places.channels, self._split * _PARTS, 16)
+        batches = parts(places.shape[0], 1 if len(blocks) >= self._split else cores())
+        run([(depthwise.looked_up, *known, some, these) for some in batches for these in blocks])
         return all(finite for *_, finite in found)
 
-    def _rows_for(self, smallest: int, largest: int) -> tuple[RowTable, tuple[int, int]]:
-        """The table's columns for codes between two words of the image, and the (first, last) row that is built."""
-        below, step = self.products.table.activation_low, row_groups.STEP
-        # Behind a ReLU no code is below zero: the columns then span less, and more of them are summed at a time.
-        first = -below if below < 0 and smallest >= -step * below else 0
-        return self.products.rows(first), (int(smallest) // step // 8 * 8, (int(largest) // step // 8 + 1) * 8)
+    def _row_table(self, call: _Call, rows: RowTable) -> tuple:
+        """((columns, length, order), added) for rows that are built from the weights."""
+        table = rows.by_weight, rows.length, row_groups.lane_order(rows.wide)
+        return table, self.products.added(call.zero_point, rows)
 
-    def _stationary(self, image, rows: RowTable, span: tuple[int, int]) -> tuple:
-        """The first arguments of `weights_stay`; rows are built from the weights, for all codes in `span`."""
-        places, unit = self.places, self.places.pixel_bytes()
-        table = (rows.by_weight, rows.length, row_groups.lane_order(rows.wide))
-        base, lowest = np.empty(places.channels, np.int32), self.products.table.weight_low
-        codes = (image.reshape(-1), places.steps, unit, places.run_places * unit[0], table, span)
-        return (*codes, *self.weights, lowest, self._added(rows.centres), base, tuple(self.outputs))
-
-    def _streamed(self, number: int, rows: RowTable) -> tuple[np.ndarray, np.ndarray]:
+    def _streamed(self, call: _Call, number: int, rows: RowTable) -> tuple[np.ndarray, np.ndarray]:
         """Weights in `number` parts as they are streamed, and what each channel's sums begin with."""
-        values, step = self.weights.values.reshape(number, -1, self.places.channels), 2 * rows.length
+        values, step = call.weights.values.reshape(number, -1, self.places.channels), 2 * rows.length
         _, terms, channels = values.shape
         streamed = _SCRATCH.take("weights", (number, channels, -(-terms // step) * step), np.uint16)
-        base, lowest = np.empty(channels, np.int32), self.products.table.weight_low
-        known = (values, self.weights.scales, lowest, self._added(rows.centres), streamed, base)
+        base, added = np.empty(channels, np.int32), self.products.added(call.zero_point, rows)
+        known = (values, call.weights.scales, self.products.table.weight_low, added, streamed, base)
         shares = parts(channels, cores() if values.size > _FEW_WEIGHTS else 1, 64)
         run([(row_groups.streamed_weights, *known, part) for part in shares])
         return streamed, base
 
-    def _pixels_stay(self, image, offsets, runs, terms: int, rows: RowTable, streamed, base, outputs) -> None:
+    def _pixels_stay(self, codes, offsets, runs, terms: int, rows: RowTable, streamed, base, outputs) -> None:
         """Rows are built from the codes of the pixels, for all weight codes."""
         table = (rows.by_activation, rows.length, row_groups.lane_order(rows.wide))
         groups = _groups(len(offsets), 16 if len(offsets) <= 16 * cores() else row_groups.GROUP)
-        shares = parts(streamed.shape[1], max(1, -(-self._split() // len(groups))))
-        shared = (image.reshape(-1), offsets, runs, terms, table, streamed, base, tuple(outputs))
-        run([(row_groups.pixels_stay, *shared, some, *group) for group in groups for some in shares])
+        shares = parts(streamed.shape[1], max(1, -(-self._split // len(groups))))
+        known = (codes.reshape(-1), offsets, runs, terms, table, streamed, base, tuple(outputs))
+        run([(row_groups.pixels_stay, *known, some, *group) for group in groups for some in shares])
 
-    def _taps_apart(self, image, rows: RowTable) -> None:
+    def _taps_apart(self, call: _Call, codes, rows: RowTable) -> None:
         """The pixels stay, and their rows serve every tap of the window; the taps' sums are put together at the end."""
         places = self.places
         inputs, taps, channels = places.shape[3], places.taps, places.channels
-        streamed, base = self._streamed(taps, rows)
+        streamed, base = self._streamed(call, taps, rows)
         met, sources = places.inputs_of_taps()
         sums = _SCRATCH.take("sums", (len(met), taps * channels), np.int32)
         nothing, none = np.zeros(taps * channels, np.float32), np.empty((0, taps * channels), np.float32)
         raw, no_base = Outputs(nothing, nothing, sums, none), np.zeros(taps * channels, np.int32)
         flat = streamed.reshape(1, taps * channels, -1)
-        self._pixels_stay(image, places.offsets(met), np.zeros(1, np.int64), inputs, rows, flat, no_base, raw)
-        known = (sums.reshape(-1, taps, channels), sources, base, tuple(self.outputs))
-        run([(add_taps, *known, part) for part in parts(places.pixels, self._split())])
+        self._pixels_stay(codes, places.offsets(met), np.zeros(1, np.int64), inputs, rows, flat, no_base, raw)
+        known = (sums.reshape(-1, taps, channels), sources, base, tuple(call.outputs))
+        run([(add_taps, *known, part) for part in parts(places.pixels, self._split)])
 
-    def _added(self, centres) -> np.ndarray:
-        """int64 (weight codes + 1,): what a weight adds to its channel besides its products; the last is 0."""
-        return np.append(centres - self.zero_point * self.products.table.weight_codes, 0)
-
-    def _split(self, times: int = 1) -> int:
-        """In how many parts the products are worth making."""
-        work = self.places.pixels * self.places.terms * self.places.channels
-        return times * cores() if work > _FEW_PRODUCTS else 1
-
-    def _batches(self) -> list[tuple[int, int]]:
-        """(first, last) image of each part of the batch."""
-        return parts(self.places.shape[0], self._split(_PARTS))
-
-    def _pixels_of(self, batch: tuple[int, int]) -> tuple[int, int]:
-        """(first, last) pixel of the output of some images."""
-        height, width = self.places.sizes
-        return batch[0] * height * width, batch[1] * height * width
-
-    def _image(self, gain: int, offset: int):
-        """uint16 words (B, words of an image and its tail), and the function that fills them.
-
-        The function takes (first, last) image and gives the smallest word, the largest, and whether all are finite.
+    def _image(self, call: _Call, gain: int, offset: int) -> tuple:
+        """What `images.quantise_image` takes, all but the images; the words are at place 5.
 
         Args:
+            call: whose values are quantised.
             gain, offset: a word is ``gain * code + offset``.
         """
-        places, values = self.places, self.values
-        storage = _SCRATCH.take("image", (places.shape[0], places.pixel_bytes()[1] // 2), np.uint16)
-        known = (
-            values,
-            values.view(np.int32),
-            tuple(self.quantiser),
-            gain,
-            offset,
-            storage,
-            places.padded,
-            places.corner,
-        )
-        return storage, lambda some: images.quantise_image(*known, some)
+        places, values = self.places, call.values
+        words = _SCRATCH.take("image", (places.shape[0], self._unit[1] // 2), np.uint16)
+        return values, values.view(np.int32), tuple(call.quantiser), gain, offset, words, places.padded, places.corner
 
-    def _factor_image(self, factors: FactorTable):
-        """As `_image`, int16 factors: images (padded H, padded W, r, C)."""
-        places = self.places
+    def _row_image(self, call: _Call) -> tuple:
+        step = row_groups.STEP
+        return self._image(call, step, -step * self.products.table.activation_low)
+
+    def _factor_image(self, call: _Call, factors: FactorTable) -> tuple:
+        """What `images.quantise_factors` takes, all but the images; the last are the factors, int16."""
         if factors.line:
-            image, quantise = self._image(*factors.line)
-            return image.view(np.int16), quantise
-        codes, quantise = self._image(1, -self.products.table.activation_low)
-        size = places.pixel_bytes(len(factors.activation))[1] // 2
-        storage = _SCRATCH.take("factors", (places.shape[0], size), np.int16)
+            image = self._image(call, *factors.line)
+            return image, _NO_FACTORS, image[5].view(np.int16)
+        size = self.places.pixel_bytes(len(factors.activation))[1] // 2
+        storage = _SCRATCH.take("factors", (self.places.shape[0], size), np.int16)
+        return self._image(call, 1, -self.products.table.activation_low), factors.activation, storage
 
-        def look_up(some):
-            found = quantise(some)
-            images.look_up_factors(codes, factors.activation, storage, places.padded[0] * places.padded[1], some)
-            return found
 
-        return storage, look_up
-
+_NO_FACTORS = np.empty((0, 0), np.int16)
 
 _SCRATCH = Scratch()
 
@@ -362,8 +347,7 @@ def _shares_taps(places: Places) -> bool:
     return places.taps > 1 and max(places.strides) == 1
 
 
-def _groups(count: int, width: int = row_groups.GROUP) -> list[tuple[int, int]]:
-    """(first, how many lanes) of groups that cover `count`; what is left takes 16 where that is enough."""
-    found = [(first, width) for first in range(0, count, width)]
-    first, _ = found[-1]
-    return [*found[:-1], (first, 16 if count - first <= 16 else width)]
+def _groups(count: int, width: int = row_groups.GROUP) -> np.ndarray:
+    """int64 (n, 2), (first, how many lanes) of groups that cover `count`; the last takes 16 where that is enough."""
+    firsts = np.arange(0, count, width)
+    return np.stack([firsts, np.where(count - firsts <= 16, 16, width)], axis=-1)

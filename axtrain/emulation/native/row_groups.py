@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from axtrain.emulation.native.compiling import compiled
-from axtrain.emulation.native.images import pixel_offsets
+from axtrain.emulation.native.images import pixel_offsets, quantise_image
 from axtrain.emulation.native.outputs import column_of, write_channels, write_pixels
 from axtrain.emulation.native.vectors import (
     I16,
@@ -281,6 +281,42 @@ def weights_stay(
     pixel_offsets(steps, pixel_bytes, pixels[0], offsets)
     _add_products(codes, offsets, runs, columns, length, chosen, span, sums)
     write_channels(sums, base, output, pixels[0], first)
+
+
+@compiled
+def span_of(smallest, largest):
+    """(first, last) row in use, multiples of 8, of an image's words between two."""
+    return smallest // STEP // 8 * 8, (largest // STEP // 8 + 1) * 8
+
+
+@compiled
+def quantised_rows(
+    image, tables, below, steps, pixel_bytes, runs, weights, scales, lowest, output, groups, images
+):  # fmt: skip
+    """Quantises some images; their products with all channels, whose weights the rows are built from.
+
+    Args:
+        image: what `quantise_image` takes, all but the images.
+        tables: (table, added) of all activation codes, and of those that are not negative, as `weights_stay` takes
+            them: behind a ReLU the latter's columns span less, and more of them are summed at a time.
+        below: how many activation codes are negative.
+        steps, pixel_bytes, runs, weights, scales, lowest, output: as for `weights_stay`.
+        groups: int64 (n, 2), the first channel and how many of each group.
+        images: (first, last) of this part.
+
+    Returns:
+        whether every value is finite.
+    """
+    smallest, largest, finite = quantise_image(*image, images)
+    table, added = tables[1] if smallest >= below * STEP else tables[0]
+    pixels, base = steps[0][0] * steps[0][1], np.empty(weights.shape[1], np.int32)
+    some, codes, span = (images[0] * pixels, images[1] * pixels), image[5].reshape(-1), span_of(smallest, largest)
+    for group in range(groups.shape[0]):
+        weights_stay(
+            codes, steps, pixel_bytes, runs, table, span, weights, scales, lowest, added, base, output, some,
+            groups[group, 0], groups[group, 1],
+        )  # fmt: skip
+    return finite
 
 
 @compiled

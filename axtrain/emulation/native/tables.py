@@ -22,7 +22,7 @@ class RowTable:
         first: the first row in use; those before are zero.
 
     Attributes:
-        centres: int64 (weight codes,): what was taken off each weight's column.
+        added: int64 (weight codes,), the centres: what was taken off each weight's column.
         wide: whether the rest takes more than 16 bits; nothing is then taken off.
         length: terms whose sum fits 16 bits, 1, 2 or 4.
     """
@@ -30,14 +30,14 @@ class RowTable:
     def __init__(self, products: np.ndarray, first: int = 0) -> None:
         used = products[first:].astype(np.int64)
         # Centred columns fit 16 bits wherever their span does.
-        self.centres = (used.min(axis=0) + used.max(axis=0) + 1) // 2
+        self.added = (used.min(axis=0) + used.max(axis=0) + 1) // 2
         self._rest = np.zeros(products.shape, np.int64)
-        self._rest[first:] = used - self.centres
+        self._rest[first:] = used - self.added
         low, high = int(self._rest.min()), int(self._rest.max())
         fitting = [n for n in (_MOST, 2, 1) if n * low >= -(1 << 15) and n * high < 1 << 15]
         self.wide, self.length = not fitting, (fitting or [1])[0]
         if self.wide:
-            self._rest[first:], self.centres = used, np.zeros_like(self.centres)
+            self._rest[first:], self.added = used, np.zeros_like(self.added)
 
     @cached_property
     def by_weight(self) -> np.ndarray:

@@ -22,14 +22,27 @@ def weight_scales(kernel: np.ndarray, limit: int, per_tensor: bool) -> np.ndarra
     shares = parts(kernel.shape[1], cores() if kernel.size > _FEW else 1, 16)
     run([(_largest, kernel.view(np.int32), largest, *part) for part in shares])
     scale = largest.view(np.float32)
-    finite = np.isfinite(scale)
-    if not finite.all():
-        scale = np.where(np.isfinite(kernel), np.abs(kernel), np.float32(0)).max(axis=0, initial=0)
-    if per_tensor:
-        scale = np.full_like(scale, scale.max(initial=0))
-    scale = np.where(scale > 0, scale / np.float32(limit), np.float32(1))
-    scale[~finite] = np.nan
+    _scales(kernel, np.float32(limit), per_tensor, scale)
     return scale
+
+
+@compiled
+def _scales(kernel, limit, per_tensor, scale):
+    """From each channel's largest magnitude to its scale; of one with a value that is not finite, from the others."""
+    most = np.float32(0)
+    finite = np.isfinite(scale)
+    for n in range(scale.size):
+        if not finite[n]:
+            scale[n] = 0
+            for term in range(kernel.shape[0]):
+                magnitude = abs(kernel[term, n])
+                if magnitude < np.float32(np.inf):
+                    scale[n] = max(scale[n], magnitude)
+        most = max(most, scale[n])
+    for n in range(scale.size):
+        value = most if per_tensor else scale[n]
+        value = value / limit if value > 0 else np.float32(1)
+        scale[n] = value if finite[n] else np.float32(np.nan)
 
 
 @compiled

@@ -255,8 +255,9 @@ def counted():
 
 def poison(rng) -> None:
     """Fills the memory that products work in: none may count on what it finds there."""
-    for storage in products._SCRATCH._storage.values():
-        storage[:] = rng.integers(256)
+    for scratch in products._SCRATCH.free:
+        for storage in scratch._storage.values():
+            storage[:] = rng.integers(256)
 
 
 def native(made: NativeEngine, case: Case) -> np.ndarray:

@@ -24,7 +24,7 @@ from native_loops import Case, counted, forced, loop, native
 
 from axtrain.emulation.native import compiling, elementwise, products, row_groups, tables
 from axtrain.emulation.native import engine as native_engine
-from axtrain.emulation.native.buffers import Buffers, Scratch
+from axtrain.emulation.native.buffers import Buffers, ScratchPool
 from axtrain.emulation.native.engine import NativeEngine, native_obstacle
 from axtrain.emulation.native.threads import parts, run
 from axtrain.emulation.native.weight_scales import weight_scales
@@ -458,18 +458,29 @@ def test_results_of_a_layer_outlive_the_next_ones():
         np.testing.assert_array_equal(sums, loop(RANDOM, each))
 
 
-def test_memory_to_work_in_grows_and_each_thread_has_its_own():
-    scratch = Scratch()
-    small = scratch.take("image", (3, 4), np.uint16)
-    large = scratch.take("image", (300, 4), np.float32)
-    assert small.ctypes.data % 64 == large.ctypes.data % 64 == 0
-    assert scratch.take("image", (5,), np.int64).ctypes.data == large.ctypes.data
-    assert not np.shares_memory(scratch.take("weights", (5,), np.int64), large)
-    others = []
-    thread = threading.Thread(target=lambda: others.append(scratch.take("image", (300, 4), np.float32)))
-    thread.start()
-    thread.join()
-    assert not np.shares_memory(others[0], large)
+def test_memory_to_work_in_grows_and_has_one_user_at_a_time():
+    pool = ScratchPool()
+    with pool.borrowed() as scratch:
+        small = scratch.take("image", (3, 4), np.uint16)
+        large = scratch.take("image", (300, 4), np.float32)
+        assert small.ctypes.data % 64 == large.ctypes.data % 64 == 0
+        assert scratch.take("image", (5,), np.int64).ctypes.data == large.ctypes.data
+        assert not np.shares_memory(scratch.take("weights", (5,), np.int64), large)
+        with pool.borrowed() as another:
+            assert not np.shares_memory(another.take("image", (300, 4), np.float32), large)
+
+
+def test_memory_to_work_in_outlives_a_call_from_tensorflow():
+    """Its threads enter Python anew for each call."""
+    made = NativeEngine(RANDOM)
+    _, first, second, _ = case(RANDOM, Dense(), (9, 12), (12, 7))
+    product = tf.function(lambda: made.matmul(tf.constant(first), tf.constant(second)), autograph=False)
+    product()
+    before = [{name: one.ctypes.data for name, one in scratch._storage.items()} for scratch in products._SCRATCH.free]
+    for _ in range(5):
+        product()
+    after = [{name: one.ctypes.data for name, one in scratch._storage.items()} for scratch in products._SCRATCH.free]
+    assert after == before != []
 
 
 def test_parts_cover_everything_once():

@@ -6,9 +6,10 @@ page fault for every 4 KiB. Both were a good part of a layer's time.
 
 from __future__ import annotations
 
+import contextlib
 import math
-import threading
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -42,8 +43,8 @@ class Buffers:
         return np.asarray(_Owned(storage, shape, np.dtype(dtype), free))
 
 
-class Scratch(threading.local):
-    """Arrays to work in until the same name is asked for again: each thread has its own, as large as the largest."""
+class Scratch:
+    """Arrays to work in until the same name is asked for again, each in memory for the largest so far."""
 
     def __init__(self) -> None:
         self._storage: dict[str, np.ndarray] = {}
@@ -55,6 +56,28 @@ class Scratch(threading.local):
         if storage is None or storage.size < size:
             storage = self._storage[name] = aligned((size,), np.uint8)
         return storage[:size].view(dtype).reshape(shape)
+
+
+class ScratchPool:
+    """`Scratch` for one user at a time.
+
+    Not one for each thread: TensorFlow's threads lose what Python keeps for them whenever they leave it.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[Scratch] = []
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[Scratch]:
+        """One that nobody else has, the last that was in use if it is free."""
+        try:
+            scratch = self.free.pop()  # one step, so that threads need no lock
+        except IndexError:
+            scratch = Scratch()
+        try:
+            yield scratch
+        finally:
+            self.free.append(scratch)
 
 
 class _Owned:

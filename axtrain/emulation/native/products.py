@@ -9,7 +9,7 @@ import numpy as np
 
 from axtrain.emulation.code_table import CodeTable
 from axtrain.emulation.native import depthwise, images, pair_products, row_groups
-from axtrain.emulation.native.buffers import Buffers, Scratch
+from axtrain.emulation.native.buffers import Buffers, Scratch, ScratchPool
 from axtrain.emulation.native.outputs import add_taps
 from axtrain.emulation.native.places import Places, places_of
 from axtrain.emulation.native.tables import FactorTable, RowTable, factor_table
@@ -122,6 +122,7 @@ class _Call(NamedTuple):
     zero_point: int  # corrected for: ``- zero_point sum w``; 0 for none
     weights: Weights
     outputs: Outputs
+    scratch: Scratch
 
 
 class Plan:
@@ -170,7 +171,8 @@ class Plan:
         scale, zero_point, lowest, highest = limits or (1, 0, low, high)
         codes = np.float32(max(low, lowest)), np.float32(min(high, highest))
         quantiser = Quantiser(np.float32(scale), np.float32(zero_point), *codes)
-        finite = self._way(_Call(image, quantiser, int(zero_point), weights, outputs))
+        with _SCRATCH.borrowed() as scratch:
+            finite = self._way(_Call(image, quantiser, int(zero_point), weights, outputs, scratch))
         if not finite and rescaled is not None:
             places.spoil(image, target)
         return target
@@ -195,7 +197,7 @@ class Plan:
         """By products of the operands' factors."""
         places, rank, channels = self.places, len(factors.weight), self.places.channels
         groups, pairs = -(-channels // 16), -(-places.taps_of_a_run * rank * places.shape[3] // 2)
-        panels = _SCRATCH.take("weights", (groups, len(self._runs), pairs, 16), np.uint32)
+        panels = call.scratch.take("weights", (groups, len(self._runs), pairs, 16), np.uint32)
         base = np.empty(channels, np.int32)
         table = (factors.weight, factors.weight_line, self.products.added(call.zero_point, factors))
         known: tuple = (*call.weights, self.products.table.weight_low, *table, places.taps_of_a_run, panels, base)
@@ -283,7 +285,7 @@ class Plan:
         """Weights in `number` parts as they are streamed, and what each channel's sums begin with."""
         values, step = call.weights.values.reshape(number, -1, self.places.channels), 2 * rows.length
         _, terms, channels = values.shape
-        streamed = _SCRATCH.take("weights", (number, channels, -(-terms // step) * step), np.uint16)
+        streamed = call.scratch.take("weights", (number, channels, -(-terms // step) * step), np.uint16)
         base, added = np.empty(channels, np.int32), self.products.added(call.zero_point, rows)
         known = (values, call.weights.scales, self.products.table.weight_low, added, streamed, base)
         shares = parts(channels, cores() if values.size > _FEW_WEIGHTS else 1, 64)
@@ -304,7 +306,7 @@ class Plan:
         inputs, taps, channels = places.shape[3], places.taps, places.channels
         streamed, base = self._streamed(call, taps, rows)
         met, sources = places.inputs_of_taps()
-        sums = _SCRATCH.take("sums", (len(met), taps * channels), np.int32)
+        sums = call.scratch.take("sums", (len(met), taps * channels), np.int32)
         nothing, none = np.zeros(taps * channels, np.float32), np.empty((0, taps * channels), np.float32)
         raw, no_base = Outputs(nothing, nothing, sums, none), np.zeros(taps * channels, np.int32)
         flat = streamed.reshape(1, taps * channels, -1)
@@ -320,7 +322,7 @@ class Plan:
             gain, offset: a word is ``gain * code + offset``.
         """
         places, values = self.places, call.values
-        words = _SCRATCH.take("image", (places.shape[0], self._unit[1] // 2), np.uint16)
+        words = call.scratch.take("image", (places.shape[0], self._unit[1] // 2), np.uint16)
         return values, values.view(np.int32), tuple(call.quantiser), gain, offset, words, places.padded, places.corner
 
     def _row_image(self, call: _Call) -> tuple:
@@ -333,13 +335,13 @@ class Plan:
             image = self._image(call, *factors.line)
             return image, _NO_FACTORS, image[5].view(np.int16)
         size = self.places.pixel_bytes(len(factors.activation))[1] // 2
-        storage = _SCRATCH.take("factors", (self.places.shape[0], size), np.int16)
+        storage = call.scratch.take("factors", (self.places.shape[0], size), np.int16)
         return self._image(call, 1, -self.products.table.activation_low), factors.activation, storage
 
 
 _NO_FACTORS = np.empty((0, 0), np.int16)
 
-_SCRATCH = Scratch()
+_SCRATCH = ScratchPool()
 
 
 def _shares_taps(places: Places) -> bool:

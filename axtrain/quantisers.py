@@ -14,6 +14,8 @@ from keras import ops
 
 from axtrain.emulation.native.engine import native_obstacle
 
+_FEW = 1 << 16  # weights: calling Python for their scales costs more than TensorFlow's own passes over so many
+
 
 class Kernel(NamedTuple):
     """Weights, and how they are quantised; no memory has changed their codes.
@@ -78,12 +80,17 @@ class Quantiser(NamedTuple):
         scale: float32 tensor, as `affine_parameters` or `symmetric_scale` gives it, broadcasting against values.
         zero_point: float32 scalar, the code of real 0.
         code_low, code_high: smallest and largest code.
+        bounds: float32 scalars (low, high) that both follow from, where an engine may work them out itself instead,
+            else `None`.
+        symmetric: whether they follow by `symmetric_scale`.
     """
 
     scale: Any
     zero_point: Any
     code_low: int
     code_high: int
+    bounds: tuple[Any, Any] | None = None
+    symmetric: bool = False
 
     def codes(self, value):
         """float32 integers ``clip(round(value / scale) + zero_point)``; no gradient passes.
@@ -177,7 +184,8 @@ def quantise_weights(kernel, bits: int, axes: tuple[int, ...], per_tensor: bool 
     """
     limit = (1 << (bits - 1)) - 1
     held = ops.stop_gradient(kernel)
-    if tuple(axes) == tuple(range(len(axes))) and None not in kernel.shape and not native_obstacle():
+    in_order = tuple(axes) == tuple(range(len(axes))) and None not in kernel.shape
+    if in_order and np.prod(kernel.shape) > _FEW and not native_obstacle():
         scale = _native_elementwise().weight_scale(held, limit, len(axes), per_tensor)
     else:
         finite = ops.isfinite(held)

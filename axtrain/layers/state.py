@@ -74,12 +74,12 @@ class HardwareState(FittedState):
         """The quantiser of a float32 tensor; in training a moving range takes the tensor in."""
         low, high = self._moving_range(x, training) if self.follows_batches else (self.low.value, self.high.value)
         code_low, code_high = self.hardware.activation_codes
-        if self.hardware.activations == "symmetric":
-            return Quantiser(
-                ops.stop_gradient(symmetric_scale(low, high, code_high)), ops.zeros(()), code_low, code_high
-            )
-        scale, zero_point = affine_parameters(low, high, code_low, code_high)
-        return Quantiser(ops.stop_gradient(scale), ops.stop_gradient(zero_point), code_low, code_high)
+        bounds, symmetric = (ops.stop_gradient(low), ops.stop_gradient(high)), self.hardware.activations == "symmetric"
+        if symmetric:
+            scale, zero_point = symmetric_scale(*bounds, code_high), ops.zeros(())
+        else:
+            scale, zero_point = affine_parameters(*bounds, code_low, code_high)
+        return Quantiser(scale, zero_point, code_low, code_high, bounds, symmetric)
 
     def _moving_range(self, x, training: bool):
         batch_low, batch_high = ops.min(x), ops.max(x)
@@ -118,7 +118,7 @@ class HardwareState(FittedState):
         codes = ops.stop_gradient(quantiser.codes(inputs))
         read = self._read(memory, codes, self.hardware.activation_bits, _ACTIVATIONS, training, batched=True)
         low, high = self.hardware.read_activation_codes
-        return quantiser.real(inputs, read), quantiser._replace(code_low=low, code_high=high)
+        return quantiser.real(inputs, read), quantiser._replace(code_low=low, code_high=high, bounds=None)
 
     def read_bias(self, bias, training: bool):
         """A bias as it comes back from its memory, float32: ``s round(b / s)`` before the faults, s from its largest.

@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from axtrain.emulation.native.buffers import Buffers
 from axtrain.emulation.native.compiling import compiled
-from axtrain.emulation.native.images import quantised
+from axtrain.emulation.native.images import ROUND, quantised
 from axtrain.emulation.native.threads import cores, parts, run
 from axtrain.emulation.native.weight_scales import weight_scales
 
 _BUFFERS = Buffers()
-_PART = 1 << 20  # waking a thread costs more than passing over fewer elements than this
+_PART = 1 << 18  # waking a thread costs more than passing over fewer elements than this
 
 
 def dequantised(value, quantiser):
@@ -91,3 +91,26 @@ def _keep_inside(upstream, values, low, high, target, first, last):
         # Read first, then chosen, without a branch.
         kept, value = upstream[i], values[i]
         target[i] = kept if (value >= low) & (value <= high) else np.float32(0)
+
+
+@compiled
+def parameters(low, high, code_low, code_high, symmetric):
+    """float32 (scale, zero point) of a range, bit for bit those of `quantisers.affine_parameters` or `symmetric_scale`.
+
+    Args:
+        low, high: float32.
+        code_low, code_high: smallest and largest code.
+        symmetric: by which of both.
+    """
+    lowest, highest = np.float32(code_low), np.float32(code_high)
+    if symmetric:
+        span, codes = max(abs(low), abs(high)), highest
+    else:
+        low, high = min(low, np.float32(0)), max(high, np.float32(0))
+        span, codes = high - low, np.float32(code_high - code_low)
+    span = span + (low - low) + (high - high) if low != low or high != high else span  # NaN, whichever of them is
+    scale = np.float32(1) if span == 0 else span / codes
+    if symmetric:
+        return scale, np.float32(0)
+    zero_point = (lowest - low / scale + ROUND) - ROUND
+    return scale, min(max(zero_point, lowest), highest) if zero_point == zero_point else lowest

@@ -68,6 +68,13 @@ class NativeEngine(Engine):
         return NativeProducts(self.table)
 
     @cached_property
+    def parameters(self):
+        """The function that finds the activations' scale and zero point."""
+        from axtrain.emulation.native.elementwise import parameters
+
+        return parameters
+
+    @cached_property
     def scales(self):
         """The function that finds a kernel's scales."""
         from axtrain.emulation.native.weight_scales import weight_scales
@@ -94,9 +101,15 @@ class NativeEngine(Engine):
         import tensorflow as tf
 
         held = weights.kernel  # its own quantisation is then done on the way as well
+        bounds = quantiser.bounds  # and so is what follows from the activations' range
+        codes_of = quantiser.code_low, quantiser.code_high
 
         def call(values, scale, zero_point, codes, weight_scale, bias):
-            limits = (scale, zero_point, quantiser.code_low, quantiser.code_high)
+            if bounds is not None:
+                scale, zero_point = self.parameters(
+                    np.float32(scale), np.float32(zero_point), *codes_of, quantiser.symmetric
+                )
+            limits = (scale, zero_point, *codes_of)
             channels = len(bias)
             if held is None:
                 each, scales = None, scale * np.broadcast_to(weight_scale.reshape(-1), (channels,))
@@ -108,7 +121,7 @@ class NativeEngine(Engine):
         shape = _output_shape(geometry, inputs.shape, weights.codes.shape)
         bias = tf.zeros((shape[-1],)) if bias is None else bias
         read = (weights.codes, weights.scale) if held is None else (held.value, 0.0)
-        operands = [inputs, quantiser.scale, quantiser.zero_point, *read, bias]
+        operands = [inputs, *(bounds or quantiser[:2]), *read, bias]
         outputs = tf.numpy_function(call, operands, tf.float32, stateful=False)
         return tf.ensure_shape(outputs, shape)
 

@@ -9,7 +9,7 @@ from axtrain.emulation.native.compiling import compiled
 
 TAIL = 16  # words behind each image, which may be read with it and never count
 _BEYOND = np.float32(2)
-_ROUND = np.float32(3 << 22)  # adding it leaves no bits for fractions: rounds to nearest, ties to even
+ROUND = np.float32(3 << 22)  # adding it leaves no bits for fractions: rounds to nearest, ties to even
 _EXPONENT = np.int32(0x7F800000)  # all ones: an infinity or not a number
 
 
@@ -19,7 +19,7 @@ def quantised(value, scale, zero_point, low, high):
     # Clipped first, so that rounding by adding is in its range; a code beyond is clipped either way.
     ratio = value / scale
     code = min(ratio if ratio > low - zero_point - _BEYOND else low - zero_point - _BEYOND, high - zero_point + _BEYOND)
-    return min(max((code + _ROUND) - _ROUND + zero_point, low), high)
+    return min(max((code + ROUND) - ROUND + zero_point, low), high)
 
 
 @compiled
@@ -79,8 +79,13 @@ def look_up_factors(codes, factors, storage, pixels, images):
     rank, tail = factors.shape[0], TAIL
     channels = (codes.shape[1] - tail) // pixels
     for b in range(images[0], images[1]):
-        image = storage[b, : storage.shape[1] - tail].reshape((pixels, rank, channels))
         storage[b, storage.shape[1] - tail :] = 0
+        if rank == 1:  # the same order
+            source, target, factor = codes[b, : pixels * channels], storage[b, : pixels * channels], factors[0]
+            for i in range(source.size):
+                target[i] = factor[source[i]]
+            continue
+        image = storage[b, : storage.shape[1] - tail].reshape((pixels, rank, channels))
         for p in range(pixels):
             source = codes[b, p * channels : (p + 1) * channels]
             for r in range(rank):

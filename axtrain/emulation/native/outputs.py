@@ -6,9 +6,9 @@ import numpy as np
 from numba import njit
 
 from axtrain.emulation.native.compiling import compiled
+from axtrain.emulation.native.images import ROUND
 
 _NO_CODE = np.float32(1 << 21)
-_ROUND = np.float32(3 << 22)  # adding it leaves no bits for fractions: rounds to nearest, ties to even
 _TILE = 16  # channels written together: a cache line
 
 
@@ -17,7 +17,7 @@ def column_of(weight, scale, lowest, columns):
     """The column of ``round(weight / scale)``; `columns`, the one of zeros, for what is no code, as a NaN."""
     ratio = weight / scale
     known = ratio if abs(ratio) < _NO_CODE else _NO_CODE  # what is not a number is not below anything
-    code = np.int32((known + _ROUND) - _ROUND)
+    code = np.int32((known + ROUND) - ROUND)
     column = np.uint32(code - np.int32(lowest))  # unsigned, so that what lies below is too large as well
     return min(column, np.uint32(columns))
 

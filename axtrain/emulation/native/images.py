@@ -42,6 +42,7 @@ def quantise_image(values, bits, quantiser, gain, offset, storage, padded, corne
     scale, zero_point, low, high = quantiser
     _, height, width, channels = values.shape
     top, left = corner
+    gain, offset = np.int32(gain), np.int32(offset)
     zero = np.uint16(np.int32(zero_point) * gain + offset)
     smallest = largest = zero
     extreme = np.int32(0)
@@ -58,7 +59,7 @@ def quantise_image(values, bits, quantiser, gain, offset, storage, padded, corne
             target = row[left : left + width].reshape(width * channels)
             for i in range(source.size):
                 code = np.int32(quantised(source[i], scale, zero_point, low, high))
-                target[i] = np.uint16(code * gain + offset)
+                target[i] = np.uint16(np.int32(np.int32(code * gain) + offset))  # vectors of 64 bits cost twice
             for i in range(source.size):
                 smallest, largest = min(smallest, target[i]), max(largest, target[i])
                 extreme = max(extreme, np.int32(words[i] & _EXPONENT))

@@ -21,16 +21,19 @@ TILE = 96  # pixels that meet one group of channels after another, while their f
 PIXELS = 6  # whose sums stay in registers: 12 of 16, beside two for the weights and one for the activations
 
 
-def emit_add_pairs(builder: ir.IRBuilder, arguments, *, pixels: int) -> None:
+def emit_add_pairs(builder: ir.IRBuilder, arguments, *, pixels: int, rescaled: bool = False) -> None:
     """``sums[p, 0:16] = sum_k factors[offsets[p] + k] panel[k, 0:16]`` over runs of pairs of terms.
 
     Args:
         arguments: int64 (factors, offsets, runs, run count, pairs, panel, sums): addresses of int16 factors, of
             int64 byte offsets into them, of int64 byte offsets of the runs; how many runs, and pairs of terms in each;
-            addresses of int16 (terms / 2, 16, 2) and of int32 sums (pixels, 16), written.
+            addresses of int16 (terms / 2, 16, 2) and of int32 sums (pixels, 16), written. Rescaled, in place of the
+            sums (outputs, row bytes, base, scales, biases): the address of the first float32 output, bytes from one
+            pixel's to the next, addresses of what 16 channels' sums begin with, int32, of float32 scales and biases.
         pixels: how many at a time.
+        rescaled: whether ``(sum + base) * scale + bias`` is written.
     """
-    factors, offsets, runs, count, pairs, panel, sums = arguments
+    factors, offsets, runs, count, pairs, panel, sums, *rest = arguments
     words, half, lanes = vector(I16, WORDS), vector(I32, WORDS // 2), 2 * pixels
     first = [builder.add(factors, load(builder, offsets, I64, 8 * p, align=8)) for p in range(pixels)]
     zero = ir.Constant(half, [0] * half.count)
@@ -72,8 +75,27 @@ def emit_add_pairs(builder: ir.IRBuilder, arguments, *, pixels: int) -> None:
     builder.cbranch(builder.icmp_signed("<", next_run, count), outer, done)
 
     builder.position_at_end(done)
-    for i, total in enumerate(added):
-        store(builder, total, sums, 32 * i)
+    if not rescaled:
+        for i, total in enumerate(added):
+            store(builder, total, sums, 32 * i)
+        return
+    row_bytes, base = rest[:2]
+    real = vector(ir.FloatType(), half.count)
+    for i in range(2):
+        start, (scale, bias) = load(builder, base, half, 32 * i), (load(builder, x, real, 32 * i) for x in rest[2:])
+        for p in range(pixels):
+            whole = builder.sitofp(builder.add(added[2 * p + i], start), real)
+            target = builder.add(sums, builder.mul(row_bytes, I64(p)))
+            store(builder, builder.fadd(builder.fmul(whole, scale), bias), target, 32 * i)
+
+
+@intrinsic
+def _pairs_rescaled(typing, factors, offsets, runs, count, pairs, panel, outputs, row_bytes, base, scales, biases):
+    def generate(context, builder, signature, arguments):
+        emit_add_pairs(builder, arguments, pixels=PIXELS, rescaled=True)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 11), generate
 
 
 @intrinsic
@@ -102,15 +124,24 @@ def pair_products(factors, steps, pixel_bytes, runs, panels, base, output, pixel
         groups: (first, last) of this part.
     """
     sums, offsets = np.empty((PIXELS, WORDS), np.int32), np.empty(TILE, np.int64)
-    source, pairs = factors.ctypes.data, panels.shape[2]
+    source, pairs, channels = factors.ctypes.data, panels.shape[2], base.size
+    scales, biases, whole, real = output
     for tile in range(pixels[0], pixels[1], TILE):
         end = min(tile + TILE, pixels[1])
         pixel_offsets(steps, pixel_bytes, tile, offsets[: end - tile])
         offsets[end - tile :] = offsets[0]  # what fills the last six up is not written
         for group in range(groups[0], groups[1]):
-            panel = panels[group].ctypes.data
+            panel, first = panels[group].ctypes.data, group * WORDS
+            at, direct = 4 * first, whole.size == 0 and first + WORDS <= channels
             for pixel in range(tile, end, PIXELS):
                 where = offsets[pixel - tile :].ctypes.data
+                if direct and pixel + PIXELS <= end:
+                    _pairs_rescaled(
+                        source, where, runs.ctypes.data, runs.size, pairs, panel,
+                        real.ctypes.data + 4 * channels * pixel + at, 4 * channels,
+                        base.ctypes.data + at, scales.ctypes.data + at, biases.ctypes.data + at,
+                    )  # fmt: skip
+                    continue
                 _add_pairs(source, where, runs.ctypes.data, runs.size, pairs, panel, sums.ctypes.data)
                 write_channels(sums[: min(PIXELS, end - pixel)], base, output, pixel, group * WORDS)
 

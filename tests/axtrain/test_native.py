@@ -1,5 +1,6 @@
 """The native CPU engine: every way in which it computes a product, where it runs and where it does not."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import axtrain as ax
 from axtrain.emulation.code_table import CodeTable
 from axtrain.emulation.geometry import Convolution, Dense
 from axtrain.emulation.selection import engine_for
-from axtrain.quantisers import Codes, Quantiser, quantise_weights
+from axtrain.quantisers import Codes, Quantiser, affine_parameters, quantise_weights, symmetric_scale
 
 pytest.importorskip("numba")
 import native_loops
@@ -576,3 +577,18 @@ def test_without_numba_another_engine_computes(monkeypatch, caplog):
     with caplog.at_level("WARNING", logger="axtrain"):
         assert engine_for(RANDOM, "numba").name == "gather"
     assert "numba is not installed" in caplog.text
+
+
+def test_the_activations_scale_is_the_quantisers():
+    """Worked out within the layer's call, bit for bit as TensorFlow does, for every range but those of denormals."""
+    edges = [0.0, -0.0, 1e-30, 3e38, -3e38, np.inf, -np.inf, np.nan, 1.0, -1.0]
+    drawn = RNG.normal(size=(300, 2)) * 10 ** RNG.uniform(-6, 6, (300, 1))
+    low, high = np.float32([*itertools.product(edges, edges), *drawn]).T
+    for codes_of in ((0, 255), (-128, 127), (0, 15), (-2, 1), (0, 1023)):
+        for symmetric in (False, True):
+            if symmetric:
+                expected = symmetric_scale(low, high, codes_of[1]), np.zeros_like(low)
+            else:
+                expected = affine_parameters(low, high, *codes_of)
+            found = [elementwise.parameters(*pair, *codes_of, symmetric) for pair in zip(low, high, strict=True)]
+            np.testing.assert_array_equal(np.array(found), np.stack(expected, axis=-1))

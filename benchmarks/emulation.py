@@ -6,7 +6,9 @@ quantisation-aware training of the same network beside it; MobileNetV2 and ResNe
 With --data DIR (or AXTRAIN_DATA) the multipliers of `DIR/luts`, else ours of like rank.
 
 The native kernels are compiled for the processor at hand; NUMBA_CPU_NAME=haswell and an empty NUMBA_CPU_FEATURES
-give those of a CPU without AVX-512 (TensorFlow's own float32 products stay as they are).
+give those of a CPU without AVX-512. TensorFlow's float32 then runs as it does there, too: on Linux it turns oneDNN's
+operations on only where it finds instructions for neural networks (AVX-512 VNNI and others). Set
+TF_ENABLE_ONEDNN_OPTS=1 and ONEDNN_MAX_CPU_ISA=ALL to leave float32 the whole processor.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if os.environ.get("NUMBA_CPU_NAME") in ("generic", "haswell"):  # before TensorFlow is imported
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
@@ -210,7 +215,10 @@ def markdown(files: list[Path]) -> str:
     for circuit in circuits:
         cells = [" / ".join(f"{v[c, circuit]:.1f}" for v in values if (c, circuit) in v) for c in COLUMNS]
         lines.append(f"| {circuit} | {rank.get(circuit, '')} | " + " | ".join(cells) + " |")
-    places = [f"{run['machine']['cpu']}, kernels for {run['machine']['numba_target']}" for run in runs]
+    places = [
+        f"{run['machine']['cpu']}, kernels for {run['machine']['numba_target']}, float32 {run['machine']['float32']}"
+        for run in runs
+    ]
     return "\n".join(["Measured on: " + "; then ".join(places), "", *lines])
 
 
@@ -237,7 +245,8 @@ def main() -> None:
     }
     rounds = 3 if arguments.smoke else arguments.rounds
     here = machine()
-    print(f"{here['cpu']}, {here['cores']} cores; native kernels for {here['numba_target']}", flush=True)
+    target, float32 = here["numba_target"], here["float32"]
+    print(f"{here['cpu']}, {here['cores']} cores; native kernels for {target}; float32 {float32}", flush=True)
     figures = measure_layers(cases, arguments.engine, rounds)
     figures += measure_resnet8(cases, arguments.engine, rounds, not arguments.smoke)
     if not arguments.smoke:

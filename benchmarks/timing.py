@@ -48,6 +48,7 @@ def machine() -> dict[str, object]:
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "numba_target": _numba_target(),
+        "float32": _float32(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
     }
@@ -60,6 +61,13 @@ def _cpu_name() -> str:
         return names[0]
     except (OSError, IndexError):  # another system
         return platform.processor() or platform.machine()
+
+
+def _float32() -> str:
+    """How TensorFlow was told to compute, if it was."""
+    names = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
+    told = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    return "with " + " ".join(told) if told else "as TensorFlow chooses"
 
 
 def _numba_target() -> str:

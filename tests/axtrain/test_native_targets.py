@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from axtrain.emulation.native.depthwise import emit_add_channels, emit_add_taps
 from axtrain.emulation.native.pair_products import PIXELS, emit_add_pairs
-from axtrain.emulation.native.row_groups import emit_add_rows, emit_build_rows
+from axtrain.emulation.native.row_vectors import emit_add_rows, emit_build_rows
 from axtrain.emulation.native.vectors import adds_pairs, emit_transpose
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,6 +12,7 @@ from axtrain.emulation.native import depthwise, images, pair_products, row_group
 from axtrain.emulation.native.buffers import Buffers, Scratch, ScratchPool
 from axtrain.emulation.native.outputs import add_taps
 from axtrain.emulation.native.places import Places, places_of
+from axtrain.emulation.native.row_vectors import STEP, lane_order
 from axtrain.emulation.native.tables import FactorTable, RowTable, factor_table
 from axtrain.emulation.native.threads import cores, parts, run
 
@@ -232,7 +233,7 @@ class Plan:
         smallest, largest = min(one[0] for one in found), max(one[1] for one in found)
         span = row_groups.span_of(smallest, largest)
         # Behind a ReLU no code is below zero: the columns then span less, and more of them are summed at a time.
-        rows = products.rows(products.below if smallest >= row_groups.STEP * products.below else 0)
+        rows = products.rows(products.below if smallest >= STEP * products.below else 0)
         weights_stay, pixels_stay = products.row_costs(places, span[1] - span[0])
         if weights_stay <= pixels_stay:
             table, added = self._row_table(call, rows)
@@ -278,7 +279,7 @@ class Plan:
 
     def _row_table(self, call: _Call, rows: RowTable) -> tuple:
         """((columns, length, order), added) for rows that are built from the weights."""
-        table = rows.by_weight, rows.length, row_groups.lane_order(rows.wide)
+        table = rows.by_weight, rows.length, lane_order(rows.wide)
         return table, self.products.added(call.zero_point, rows)
 
     def _streamed(self, call: _Call, number: int, rows: RowTable) -> tuple[np.ndarray, np.ndarray]:
@@ -294,7 +295,7 @@ class Plan:
 
     def _pixels_stay(self, codes, offsets, runs, terms: int, rows: RowTable, streamed, base, outputs) -> None:
         """Rows are built from the codes of the pixels, for all weight codes."""
-        table = (rows.by_activation, rows.length, row_groups.lane_order(rows.wide))
+        table = (rows.by_activation, rows.length, lane_order(rows.wide))
         groups = _groups(len(offsets), 16 if len(offsets) <= 16 * cores() else row_groups.GROUP)
         shares = parts(streamed.shape[1], max(1, -(-self._split // len(groups))))
         known = (codes.reshape(-1), offsets, runs, terms, table, streamed, base, tuple(outputs))
@@ -326,7 +327,7 @@ class Plan:
         return values, values.view(np.int32), tuple(call.quantiser), gain, offset, words, places.padded, places.corner
 
     def _row_image(self, call: _Call) -> tuple:
-        step = row_groups.STEP
+        step = STEP
         return self._image(call, step, -step * self.products.table.activation_low)
 
     def _factor_image(self, call: _Call, factors: FactorTable) -> tuple:

@@ -44,6 +44,7 @@ KERNELS = {
     "rows of 16 channels": (partial(rows, channels=16), 7),
     "wide rows": (partial(rows, length=1, wide=True), 7),
     "pairs": (plain(emit_add_pairs, pixels=PIXELS), 7),
+    "rescaled pairs": (plain(emit_add_pairs, pixels=PIXELS, rescaled=True), 11),
     "build rows": (plain(emit_build_rows), 5),
     "channels": (plain(emit_add_channels), 5),
     "taps 3x3": (plain(emit_add_taps, rows=3, columns=3), 7),
@@ -99,6 +100,13 @@ def test_every_kernel_compiles_for_every_target_and_calls_nothing(target, kernel
     assert not count(target, kernel, r"^(i?div|sdiv|udiv)")
     # Where the second half of the windows begins takes one multiplication, before the loop.
     assert count(target, kernel, r"^(imul.*(\(|%[re]?.[xi]$)|mul |madd)") <= (2 if kernel.startswith("taps") else 0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_outputs_are_rounded_twice_as_the_plain_ones_are(target):
+    """``sum * scale + bias`` in one instruction would be rounded once, and differ."""
+    assert count(target, "rescaled pairs", r"^(v?mulps|fmul)") >= 2
+    assert not count(target, "rescaled pairs", r"^(v?fn?m(add|sub)|fmla|fmls)")
 
 
 @pytest.mark.parametrize("length", [1, 2, 4])

@@ -79,14 +79,15 @@ def emit_add_pairs(builder: ir.IRBuilder, arguments, *, pixels: int, rescaled: b
         for i, total in enumerate(added):
             store(builder, total, sums, 32 * i)
         return
-    row_bytes, base = rest[:2]
+    row_bytes, base, *both = rest
     real = vector(ir.FloatType(), half.count)
     for i in range(2):
-        start, (scale, bias) = load(builder, base, half, 32 * i), (load(builder, x, real, 32 * i) for x in rest[2:])
-        for p in range(pixels):
-            whole = builder.sitofp(builder.add(added[2 * p + i], start), real)
-            target = builder.add(sums, builder.mul(row_bytes, I64(p)))
+        start, (scale, bias) = load(builder, base, half, 32 * i), (load(builder, x, real, 32 * i) for x in both)
+        target = sums
+        for total in added[i::2]:
+            whole = builder.sitofp(builder.add(total, start), real)
             store(builder, builder.fadd(builder.fmul(whole, scale), bias), target, 32 * i)
+            target = builder.add(target, row_bytes)
 
 
 @intrinsic

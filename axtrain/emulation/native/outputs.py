@@ -8,7 +8,7 @@ from numba import njit
 from axtrain.emulation.native.compiling import compiled
 from axtrain.emulation.native.images import ROUND
 
-_NO_CODE = np.float32(1 << 21)
+NO_CODE = np.float32(1 << 21)
 _TILE = 16  # channels written together: a cache line
 
 
@@ -16,7 +16,7 @@ _TILE = 16  # channels written together: a cache line
 def column_of(weight, scale, lowest, columns):
     """The column of ``round(weight / scale)``; `columns`, the one of zeros, for what is no code, as a NaN."""
     ratio = weight / scale
-    known = ratio if abs(ratio) < _NO_CODE else _NO_CODE  # what is not a number is not below anything
+    known = ratio if abs(ratio) < NO_CODE else NO_CODE  # what is not a number is not below anything
     code = np.int32((known + ROUND) - ROUND)
     column = np.uint32(code - np.int32(lowest))  # unsigned, so that what lies below is too large as well
     return min(column, np.uint32(columns))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
 from axtrain.emulation.native.compiling import compiled
-from axtrain.emulation.native.images import pixel_offsets, quantise_factors
-from axtrain.emulation.native.outputs import column_of, write_channels
+from axtrain.emulation.native.images import ROUND, pixel_offsets, quantise_factors
+from axtrain.emulation.native.outputs import NO_CODE, column_of, write_channels
 from axtrain.emulation.native.vectors import I16, I32, I64, WORDS, load, pair_sums, shuffled, store, vector
 
 _TOGETHER = 4  # groups of 16 channels whose weights are read together: whole cache lines
@@ -58,8 +58,7 @@ def emit_add_pairs(builder: ir.IRBuilder, arguments, *, pixels: int, rescaled: b
     added = []
     for p in range(pixels):
         two = load(builder, builder.add(first[p], place), I32)
-        alone = builder.insert_element(ir.Constant(half, ir.Undefined), two, I32(0))
-        everywhere = builder.bitcast(shuffled(builder, alone, alone, [0] * half.count), words)
+        everywhere = builder.bitcast(_everywhere(builder, two, half), words)
         for i in range(2):
             added.append(builder.add(inside[2 * p + i], pair_sums(builder, everywhere, columns[i])))
     following, next_panel = builder.add(pair, I64(1)), builder.add(panel_at, I64(64))
@@ -88,6 +87,52 @@ def emit_add_pairs(builder: ir.IRBuilder, arguments, *, pixels: int, rescaled: b
             whole = builder.sitofp(builder.add(total, start), real)
             store(builder, builder.fadd(builder.fmul(whole, scale), bias), target, 32 * i)
             target = builder.add(target, row_bytes)
+
+
+def emit_panel_row(builder: ir.IRBuilder, arguments) -> None:
+    """``gain * column + offset`` of two terms' 16 weights, each pair in one word; 0 for what is no code.
+
+    Args:
+        arguments: int64 (first, second, scales, row, totals, columns, lowest, gain, offset): addresses of float32
+            weights, of float32 scales, of uint32 words, written, and of int32 (2, 16), to which the columns are added
+            and how many there are; the column of what is no code, the code of column 0, and the line.
+    """
+    first, second, scales, row, totals, *numbers = arguments
+    whole, real = vector(I32, WORDS), vector(ir.FloatType(), WORDS)
+    none, lowest, gain, offset = (_everywhere(builder, builder.trunc(number, I32), whole) for number in numbers)
+    limit, magic = (ir.Constant(real, [float(number)] * WORDS) for number in (NO_CODE, ROUND))
+    zero, one, bits = (ir.Constant(whole, [number] * WORDS) for number in (0, 1, 0x7FFFFFFF))
+    scale, words = load(builder, scales, real), []
+    total, known = (load(builder, totals, whole, 4 * WORDS * i) for i in range(2))
+    for weights in (first, second):  # as `column_of`
+        ratio = builder.fdiv(load(builder, weights, real), scale)
+        size = builder.bitcast(builder.and_(builder.bitcast(ratio, whole), bits), real)
+        ratio = builder.select(builder.fcmp_ordered("<", size, limit), ratio, limit)
+        code = builder.fptosi(builder.fsub(builder.fadd(ratio, magic), magic), whole)
+        column = builder.sub(code, lowest)
+        valid = builder.icmp_unsigned("<", column, none)
+        words.append(builder.select(valid, builder.add(builder.mul(column, gain), offset), zero))
+        total = builder.add(total, builder.select(valid, column, zero))
+        known = builder.add(known, builder.select(valid, one, zero))
+    low = builder.and_(words[0], ir.Constant(whole, [0xFFFF] * WORDS))
+    store(builder, builder.or_(low, builder.shl(words[1], ir.Constant(whole, [16] * WORDS))), row)
+    for i, sums in enumerate((total, known)):
+        store(builder, sums, totals, 4 * WORDS * i)
+
+
+def _everywhere(builder: ir.IRBuilder, value, kind):
+    """A vector of one value."""
+    alone = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+    return shuffled(builder, alone, alone, [0] * kind.count)
+
+
+@intrinsic
+def _panel_row(typing, first, second, scales, row, totals, none, lowest, gain, offset):
+    def generate(context, builder, signature, arguments):
+        emit_panel_row(builder, arguments)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 9), generate
 
 
 @intrinsic
@@ -188,6 +233,10 @@ def weight_panels(weights, scales, lowest, factors, line, added, taps, panels, b
     totals, columns = np.zeros(_TOGETHER * WORDS, np.int64), np.zeros(_TOGETHER * WORDS, np.uint32)
     gain, offset = np.int32(line[0]), np.int32(line[1])
     adds, in_order = np.any(added != 0), rank == 1 or inputs % 2 == 0  # whether a word's first term comes first
+    if gain and taps * inputs % 2 == 0 and _is_line(added[:-1]):
+        whole = min(groups[1], channels // WORDS)
+        _line_panels(weights, scales, lowest, line, added, panels, base, (groups[0], whole))
+        groups = (max(groups[0], whole), groups[1])
     for start in range(groups[0], groups[1], _TOGETHER):
         end = min(start + _TOGETHER, groups[1])
         first, last = start * WORDS, min(end * WORDS, channels)
@@ -226,3 +275,38 @@ def weight_panels(weights, scales, lowest, factors, line, added, taps, panels, b
                             target[n] |= np.uint32(np.uint16(factor[some[n]])) << up
         for n in range(first, last):
             base[n] = np.int32(totals[n - first])
+
+
+@njit
+def _is_line(values):
+    """Whether values rise by equal steps."""
+    for i in range(2, values.size):
+        if values[i] - values[i - 1] != values[1] - values[0]:
+            return False
+    return values.size > 1
+
+
+@compiled
+def _line_panels(weights, scales, lowest, line, added, panels, base, groups):
+    """As `weight_panels`, whole groups of 16 channels by vectors: of one factor that is a line, as `added` is."""
+    terms, channels = weights.shape
+    runs, pairs, none, slope = panels.shape[1], panels.shape[2], added.size - 1, added[1] - added[0]
+    source, factors, target = weights.ctypes.data, scales.ctypes.data, panels.ctypes.data
+    totals = np.zeros((_TOGETHER, 2, WORDS), np.int32)
+    for start in range(groups[0], groups[1], _TOGETHER):
+        end = min(start + _TOGETHER, groups[1])
+        totals[:] = 0
+        for run in range(runs):
+            for pair in range(pairs):
+                row = source + 4 * channels * (run * (terms // runs) + 2 * pair)
+                for group in range(start, end):
+                    at, place = 4 * WORDS * group, 4 * WORDS * ((group * runs + run) * pairs + pair)
+                    sums = totals[group - start].ctypes.data
+                    _panel_row(
+                        row + at, row + 4 * channels + at, factors + at, target + place, sums,
+                        none, lowest, np.int64(line[0]), np.int64(line[1]),
+                    )  # fmt: skip
+        for group in range(start, end):
+            for n in range(WORDS):
+                total = slope * np.int64(totals[group - start, 0, n]) + added[0] * np.int64(totals[group - start, 1, n])
+                base[group * WORDS + n] = np.int32(total)

@@ -92,6 +92,6 @@ class _Owned:
             "data": (storage.ctypes.data, False),
         }
 
-    def __del__(self) -> None:
-        if len(self._free) < _KEPT:
+    def __del__(self, kept: int = _KEPT) -> None:  # module names are gone when the interpreter ends
+        if len(self._free) < kept:
             self._free.append(self._storage)

@@ -5,12 +5,9 @@ import importlib
 import inspect
 import pkgutil
 
-import pytest
-
 import axtrain
 
 
-@pytest.mark.eager
 def test_examples_in_docstrings():
     attempted = 0
     for module in pkgutil.walk_packages(axtrain.__path__, "axtrain."):

@@ -1,7 +1,10 @@
 """What every test shares: a quiet TensorFlow, the folder of real data, the reference loops on the path."""
 
+import contextlib
 import gc
 import os
+import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -94,6 +97,30 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the folder {SHARED} (real tables and data) is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def _tables(tmp_path_factory):
+    """An SQLite store of MLflow's that holds nothing: making its tables takes seconds, a copy none."""
+    import mlflow
+
+    made = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{made}").search_experiments()
+    with contextlib.closing(sqlite3.connect(made)) as database:
+        # Whoever opens a copy makes the default experiment there, whose artifacts are then beside the copy.
+        database.execute("DELETE FROM experiments")
+        database.commit()
+    return made
+
+
+@pytest.fixture(scope="session")
+def make_store(_tables):
+    """A function of a path that makes an empty SQLite store of MLflow's there, and gives its URI."""
+
+    def make(path):
+        return f"sqlite:///{shutil.copy(_tables, path)}"
+
+    return make
 
 
 @pytest.fixture

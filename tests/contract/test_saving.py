@@ -166,7 +166,7 @@ def saved(tmp_path_factory):
     for name, model in models.items():
         ax.set_chip(model, 7)
         if name in ("sensitivity", "bit_errors"):  # trained, so that what they count and draw has moved
-            model.compile(keras.optimizers.SGD(0.1), "mse")
+            model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)  # a few steps: tracing takes longer
             model.fit(rng.normal(size=(24, 8)), np.zeros((24, 3)), batch_size=8, verbose=0)
         x = rng.normal(size=(5, *model.input_shape[1:])).astype(np.float32)
         model.save(folder / f"{name}.keras")

@@ -45,11 +45,11 @@ def files(_files, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def store(tmp_path, monkeypatch, make_store):
     """MLflow's store in tmp_path."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(make_store(tmp_path / "mlflow.db"))
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     yield
     while mlflow.active_run() is not None:

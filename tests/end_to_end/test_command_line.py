@@ -101,6 +101,7 @@ def test_multipliers_that_are_none(tmp_path):
 # evaluate
 
 
+@pytest.mark.eager
 def test_evaluate_writes_what_it_prints(files):
     text = fine("evaluate", "noisy.keras", "--data", "data.npz", "--chips", 3, "--scale", 255, "--json", "out/r.json")
     report = json.loads((files / "out" / "r.json").read_text())
@@ -111,6 +112,7 @@ def test_evaluate_writes_what_it_prints(files):
     assert measured.std > 0
 
 
+@pytest.mark.eager
 def test_evaluate_takes_the_seed(files):
     for seed, name in ((4, "a.json"), (4, "b.json"), (5, "c.json")):
         command = (
@@ -130,6 +132,7 @@ def test_evaluate_takes_the_seed(files):
     assert first == again != other
 
 
+@pytest.mark.eager
 def test_evaluate_puts_a_plain_model_on_hardware(files):
     plain = fine("evaluate", "model.keras", "--data", "data.npz", "--scale", 255, "--chips", 2)
     assert "accuracy 1.0000, measured once" in plain
@@ -142,6 +145,7 @@ def test_evaluate_puts_a_plain_model_on_hardware(files):
     assert converted["mean"] < 1
 
 
+@pytest.mark.eager
 def test_evaluate_takes_a_name_of_the_catalogue(files):
     common = ("--data", "data.npz", "--scale", 255, "--chips", 2, "--json")
     name = "near_threshold_sram_0p50v"
@@ -152,6 +156,7 @@ def test_evaluate_takes_a_name_of_the_catalogue(files):
     assert named == file
 
 
+@pytest.mark.eager
 def test_a_file_goes_before_a_name(files):
     (files / "drum4").write_bytes((files / "hardware.json").read_bytes())
     common = ("--data", "data.npz", "--scale", 255, "--chips", 2, "--json")
@@ -247,12 +252,14 @@ def test_train_with_anneal_and_mlflow(files, store):
     assert {"loss", "accuracy"} <= set(run.data.metrics)
 
 
+@pytest.mark.eager
 def test_train_takes_a_name_of_the_catalogue(files):
     fine(*train("--hardware", "near_threshold_sram_0p56v"))
     for layer in hardware_layers(ax.load_model("out.keras")):
         assert layer.hardware == ax.catalogue.get("near_threshold_sram_0p56v")
 
 
+@pytest.mark.eager
 def test_train_again_with_the_same_seed_gives_the_same_weights(files):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         fine(
@@ -273,6 +280,7 @@ def test_train_again_with_the_same_seed_gives_the_same_weights(files):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.eager
 def test_what_train_wrote_can_be_measured_and_exported(files):
     fine(*train("--hardware", "hardware.json"))
     fine("evaluate", "out.keras", "--data", "data.npz", "--chips", 2, "--scale", 255)

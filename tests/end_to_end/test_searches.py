@@ -71,6 +71,7 @@ def test_keras_tuner_searches_multiplier_rate_and_penalty(digits, tmp_path):
     assert np.mean(np.argmax(loaded.predict(x, verbose=0), axis=-1) == y) > 0.3  # 0.1 by guessing
 
 
+@pytest.mark.eager
 def test_grid_search_finds_that_fewer_bit_errors_are_better(digits):
     x, y = digits
 

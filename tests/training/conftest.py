@@ -59,9 +59,9 @@ def noisy(make_noisy):
 
 
 @pytest.fixture(scope="session")
-def _store(tmp_path_factory):
-    """One SQLite store for the whole session: making its tables takes seconds."""
-    return tmp_path_factory.mktemp("mlflow")
+def _store(tmp_path_factory, make_store):
+    """The URI of one SQLite store for the whole session."""
+    return make_store(tmp_path_factory.mktemp("mlflow") / "mlflow.db")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def experiment(_store, tmp_path, monkeypatch, request):
     """An MLflow experiment of the test's own, its artifacts in tmp_path; gives the experiment's id."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{_store}/mlflow.db")
+    mlflow.set_tracking_uri(_store)
     name = request.node.nodeid
     identifier = mlflow.create_experiment(name, artifact_location=(tmp_path / "artifacts").as_uri())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", identifier)  # set_experiment sets it too, and would leave it
@@ -149,9 +149,10 @@ def nobody():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, make_store):
     """A real MLflow server."""
     running = Server(tmp_path_factory.mktemp("server"))
+    make_store(running.folder / "server.db")
     running.start()
     yield running
     running.kill()

@@ -92,12 +92,11 @@ def test_the_stages_are_clean_then_noisy_then_exact():
 def test_a_killed_training_goes_on_at_the_same_step(tmp_path):
     """Killed in every stage; weights, noise and logs are those of a training that nothing happened to.
 
-    An epoch has 5 steps, and the killed one is done again: at the third step of the warm-up, the second of the
-    annealing and the third of the fine-tuning.
+    An epoch has 3 steps, and the killed one is done again: at the second step of each stage.
     """
-    x, y = data(100)  # whole batches: one compilation for each; tests/end_to_end resumes where the last is smaller
+    x, y = data(60)  # whole batches: one compilation for each; tests/end_to_end resumes where the last is smaller
     whole = trainer().fit(network(), x, y, verbose=0)
-    for stage, steps in (("warm_up", 3), ("anneal", 5), ("fine_tune", 12)):
+    for stage, steps in (("warm_up", 2), ("anneal", 4), ("fine_tune", 7)):
         kill = Kill(steps)
         with pytest.raises(Killed):
             trainer().fit(network(), x, y, folder=tmp_path, save_every=1, callbacks=kill.in_stage, verbose=0)

@@ -14,8 +14,11 @@ from axtrain.training.evaluation import Evaluation
 from axtrain.training.tracking.outbox import Outbox, Owner
 from axtrain.training.tracking.store import at, patience, refusal, resolved, without_password
 
-# MLflow's own, once per process, while `mlflow.pyfunc` is imported:
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+pytestmark = [
+    pytest.mark.eager,
+    # MLflow's own, once per process, while `mlflow.pyfunc` is imported:
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
 
 
 def fit(model, data, callbacks, epochs=2, **options):

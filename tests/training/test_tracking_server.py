@@ -20,8 +20,11 @@ from axtrain.training.evaluation import Evaluation
 from axtrain.training.tracking import TrackingWarning
 from axtrain.training.tracking.store import at
 
-# MLflow's own, once per process, while `mlflow.pyfunc` is imported:
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+pytestmark = [
+    pytest.mark.eager,
+    # MLflow's own, once per process, while `mlflow.pyfunc` is imported:
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from axtrain.files import whole_file
 from axtrain.loading import load_model
 from axtrain.training.evaluation import (
     Evaluation,
+    as_pipeline,
     chip_numbers,
     evaluate,
     leaves_nothing_to_chance,
@@ -54,6 +55,7 @@ class Player:
     ) -> None:
         self.choices, self.data, self.metric, self.batch_size = choices, (x, y), metric, batch_size
         self.chips, self.seed = chips, seed
+        self._given = as_pipeline(x, batch_size)
         self._numbers, self._count = chip_numbers(seed, chips), sample_count(x, y)
         self._folder = None if folder is None else Path(folder)
         self._settings = {"seed": seed, "batch_size": batch_size, "reference": choices.reference.to_dict()}
@@ -70,11 +72,10 @@ class Player:
         needed = self._numbers[:1] if certain else self._numbers
         missing = [number for number in needed if number not in kept.found[0]]
         model = self.choices.play(assignment) if missing else self.choices.played
-        x, y = self.data
         for number in missing:
             set_chip(model, number)
-            predicted = model.predict(x, batch_size=self.batch_size, verbose=0)
-            kept.add(0, number, float(self.metric(y, predicted)))
+            predicted = model.predict(**self._given, verbose=0)
+            kept.add(0, number, float(self.metric(self.data[1], predicted)))
         figures = np.resize([kept.found[0][number] for number in needed], self.chips)
         return Evaluation(figures.astype(np.float64), self.seed, self._count, metric_name(self.metric), certain)
 

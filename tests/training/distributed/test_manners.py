@@ -51,11 +51,11 @@ def test_a_bar_of_agents(capsys):
     assert "agents: 3" in shown and "late: " in shown
 
 
-def test_mlflow_logs_the_trainer_and_its_counters(tmp_path, monkeypatch):
+def test_mlflow_logs_the_trainer_and_its_counters(tmp_path, monkeypatch, make_store):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # set_experiment sets both, and would leave them
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    mlflow.set_tracking_uri(make_store(tmp_path / "runs.db"))
     model, x, y = problem()
     try:
         experiment = mlflow.create_experiment("many", artifact_location=(tmp_path / "artifacts").as_uri())

@@ -69,7 +69,7 @@ def test_decentralised_gradient_descent_does_not_get_there(regression):
     found = {}
     for surrogate in ("full", "descent"):
         trainer = NetworkTrainer(linear(), RING, surrogate, keras.regularizers.L2(0.05), **common)
-        trainer.fit(skewed, epochs=1, steps_per_epoch=800, verbose=0)
+        trainer.fit(skewed, epochs=1, steps_per_epoch=600, verbose=0)
         found[surrogate] = np.abs(flat(trainer.model) - ridge(x, y, 0.05)).max()
     assert found["full"] < 0.3 * found["descent"]
 
@@ -78,7 +78,7 @@ def test_an_l1_penalty_gives_zeros(regression):
     found = {}
     for surrogate in ("full", "partial"):
         trainer = NetworkTrainer(linear(), RING, surrogate, keras.regularizers.L1(0.3), tau=4.0, step=0.3, decay=0.001)
-        trainer.fit(split(*regression, AGENTS), epochs=1, steps_per_epoch=400, verbose=0)
+        trainer.fit(split(*regression, AGENTS), epochs=1, steps_per_epoch=150, verbose=0)
         found[surrogate] = flat(trainer.model)
     np.testing.assert_allclose(found["full"], found["partial"], atol=5e-3)
     assert np.abs(found["full"][3]) < 1e-3 < np.abs(found["full"][0])
@@ -93,7 +93,7 @@ def test_blocks_side_by_side_reach_the_same(regression):
     found = {}
     for blocks in (1, 3):
         trainer = NetworkTrainer(linear(), RING, "partial", tau=1.0, step=0.3, decay=0.0, blocks=blocks)
-        trainer.fit(split(*regression, AGENTS), epochs=1, steps_per_epoch=300, verbose=0)
+        trainer.fit(split(*regression, AGENTS), epochs=1, steps_per_epoch=100, verbose=0)
         found[blocks] = flat(trainer.model)
     np.testing.assert_allclose(found[3], found[1], atol=1e-3)
 

@@ -13,14 +13,14 @@ demo: $(VENV)/.installed
 # Each process begins with its half of the files, so that most fixtures of a module are made once, and computes in one
 # thread, so that the two do not wait for each other's.
 test: $(VENV)/.installed-test
-	TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+	TF_NUM_INTRAOP_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 # Others' old packages beside others' new ones warn of each other, Keras 3.10 of every model that it loads, and Ray 2.40
 # leaves files open.
 QUIET := -W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::ResourceWarning -W "ignore:The structure of :UserWarning"
 
 test-oldest: $(OLDEST)/.installed-test
-	TF_NUM_INTRAOP_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal $(QUIET) $(ARGS)
+	TF_NUM_INTRAOP_THREADS=1 OPENBLAS_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal $(QUIET) $(ARGS)
 
 test-wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow tests/end_to_end/test_wheel.py $(ARGS)

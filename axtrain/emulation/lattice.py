@@ -42,7 +42,12 @@ def row_lattice(products: np.ndarray) -> np.ndarray:
 
 def coordinates(products: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """The integer U with ``products = U basis``, by least squares; the caller verifies the product."""
-    solution = np.linalg.lstsq(basis.T.astype(np.float64), products.T.astype(np.float64), rcond=None)[0]
+    orthogonal, triangle = np.linalg.qr(basis.T.astype(np.float64))
+    right = orthogonal.T @ products.T.astype(np.float64)
+    if np.abs(np.diag(triangle)).min() > 1e-10 * np.abs(triangle).max():
+        solution = np.linalg.solve(triangle, right)
+    else:  # the basis of a table of zeros is zero
+        solution = np.linalg.lstsq(triangle, right, rcond=None)[0]
     return np.rint(solution.T).astype(np.int64)
 
 

@@ -131,19 +131,17 @@ def _written_out(equation, rank):
 
 
 def contribution_table(circuit, activation_codes, weight_codes, encodings):
-    """What each pair of codes adds to the accumulator, from the raw words and the exact corrections, pair by pair.
+    """What each pair of codes adds to the accumulator, from the raw words and the exact corrections.
 
     `encodings` are the operands' ("plain", "sign_magnitude" or "offset"); codes are ranges of ints.
     """
     rows, columns = circuit.table.shape
-    table = np.zeros((len(activation_codes), len(weight_codes)), np.int64)
-    for i, a in enumerate(activation_codes):
-        for j, b in enumerate(weight_codes):
-            word_a, sign_a, zero_a = _word(a, encodings[0], circuit.activation_bits)
-            word_b, sign_b, zero_b = _word(b, encodings[1], circuit.weight_bits)
-            product = sign_a * sign_b * int(circuit.table[word_a % rows, word_b % columns])
-            table[i, j] = product - zero_b * sign_a * word_a - zero_a * sign_b * word_b + zero_a * zero_b
-    return table
+    a = [_word(code, encodings[0], circuit.activation_bits) for code in activation_codes]
+    b = [_word(code, encodings[1], circuit.weight_bits) for code in weight_codes]
+    (word_a, sign_a, zero_a), (word_b, sign_b, zero_b) = (np.array(words, np.int64).T for words in (a, b))
+    word_a, sign_a, zero_a = word_a[:, None], sign_a[:, None], zero_a[:, None]
+    product = sign_a * sign_b * circuit.table[word_a % rows, word_b % columns].astype(np.int64)
+    return product - zero_b * sign_a * word_a - zero_a * sign_b * word_b + zero_a * zero_b
 
 
 def _word(code, encoding, bits):

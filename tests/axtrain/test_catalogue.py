@@ -71,6 +71,7 @@ def test_every_number_has_a_unit(name):
 
 
 @every_card
+@pytest.mark.eager
 def test_a_card_converts_and_runs_a_model(name):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(3)])

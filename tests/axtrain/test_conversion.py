@@ -1,6 +1,7 @@
 """convert and strip on every shape of model; the model given is never changed."""
 
 import json
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -159,6 +160,13 @@ def trained(case):
     return model
 
 
+@lru_cache
+def on_hardware(case):
+    """The trained model and what it is converted to, for tests that change neither."""
+    model = trained(case)
+    return model, ax.convert(model, HARDWARE, data(model), strict=True)
+
+
 def weights_by_name(model):
     """The weights that a user trained or measured: no hardware state, no seeds."""
     return {
@@ -178,8 +186,7 @@ def equal_weights(first, second):
 
 @every_model
 def test_names_weights_and_structure_are_kept(case):
-    model = trained(case)
-    noisy = ax.convert(model, HARDWARE, data(model))
+    model, noisy = on_hardware(case)
     assert type(noisy) is type(model)
     assert noisy is not model
     assert noisy.name == model.name
@@ -195,8 +202,7 @@ def test_names_weights_and_structure_are_kept(case):
 
 @every_model
 def test_every_layer_with_products_is_converted(case):
-    model = trained(case)
-    noisy = ax.convert(model, HARDWARE, data(model), strict=True)
+    model, noisy = on_hardware(case)
     kinds = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
     kinds += (layers.Conv2DTranspose, layers.EinsumDense, layers.MultiHeadAttention, layers.LSTM, layers.GRU)
     wanted = [layer.name for layer in all_layers(model) if isinstance(layer, kinds)]
@@ -245,9 +251,8 @@ def test_the_input_model_is_untouched(case):
 
 @every_model
 def test_strip_gives_the_plain_model_again(case):
-    model = trained(case)
+    model, noisy = on_hardware(case)
     x = data(model)
-    noisy = ax.convert(model, HARDWARE, x)
     before = weights_by_name(noisy)
     plain = ax.strip(noisy)
     assert type(plain) is type(model)
@@ -261,9 +266,8 @@ def test_strip_gives_the_plain_model_again(case):
 
 @every_model
 def test_a_converted_model_saves_loads_and_trains(case, tmp_path):
-    model = trained(case)
+    model, noisy = on_hardware(case)
     x = data(model)
-    noisy = ax.convert(model, HARDWARE, x)
     noisy.save(tmp_path / "noisy.keras")
     loaded = ax.load_model(tmp_path / "noisy.keras")
     np.testing.assert_array_equal(loaded(x), noisy(x))

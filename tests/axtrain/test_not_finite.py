@@ -132,7 +132,7 @@ def test_weights(kind, engine, circuit):
     x = data(KINDS[kind][3])[0]
     for i, value in enumerate(BAD):
         layer, float_layer = make(kind, circuit, engine)
-        call = tf.function(layer) if i == 0 else layer
+        call = tf.function(layer) if i == 0 and circuit == "drum4" else layer
         clean = call(x)
         float_layer.kernel.assign(bad_weight(layer, value, i))
         axes = tuple(range(clean.ndim - (2 if kind == "einsum" else 1)))
@@ -341,6 +341,7 @@ def test_statistical_fidelities(kind, graph, fidelity):
 
 
 @pytest.mark.parametrize("fidelity, engine", [("exact", "numba"), ("exact", "low_rank"), ("calibrated", None)])
+@pytest.mark.eager
 def test_training_stops_at_a_row_that_is_not_a_number(fidelity, engine):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)])
     x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")

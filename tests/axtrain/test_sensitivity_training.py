@@ -65,11 +65,15 @@ def of_penalty(kind, model=None, **options):
 
 def jacobian(model, x):
     """dy/dW of the two kernels: (B, outputs, weights)."""
-    kernels = [layer.kernel.value for layer in model.layers]
-    with tf.GradientTape(persistent=True) as tape:
-        outputs = model(x)
-    parts = [tape.jacobian(outputs, kernel, experimental_use_pfor=False) for kernel in kernels]
-    return np.concatenate([part.numpy().reshape(len(x), 3, -1) for part in parts], axis=-1)
+    kernels = [layer.kernel for layer in model.layers if layer.name in ("a", "b")]
+
+    @tf.function  # a loop over the outputs, each a pass back, is slow step by step
+    def slopes():
+        with tf.GradientTape(persistent=True) as tape:
+            outputs = model(x, training=True)
+        return [tape.jacobian(outputs, kernel.value, experimental_use_pfor=False) for kernel in kernels]
+
+    return np.concatenate([part.numpy().reshape(len(x), 3, -1) for part in slopes()], axis=-1)
 
 
 def kernels(model):
@@ -313,9 +317,9 @@ def test_side_effects_happen_once(method):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-6, err_msg=a.path)
 
 
-@pytest.mark.parametrize("method", ["exact", "first_order"])
-def test_on_hardware_the_noise_is_the_circuits_and_the_memorys(method):
-    """The value against the Jacobian of the quantised network, weighted by s^2 from the definition."""
+@lru_cache
+def on_hardware():
+    """A network on hardware, and its output sensitivity from the definition: the Jacobian, weighted by s^2."""
     x, _ = data()
     memory = ax.memories.BitErrors(rate=0.004)
     multiplier = ax.multipliers.get("drum4")
@@ -335,14 +339,16 @@ def test_on_hardware_the_noise_is_the_circuits_and_the_memorys(method):
         of_code = share @ (table.error - mean) ** 2 / (share @ (operands - z) ** 2)
         of_code = of_code + memory.rate * (1 - memory.rate) * (4**8 - 1) / 3
         variances.append((of_code[codes] * scale**2).ravel())
-    outputs = values(ax.OutputSensitivity(1.0, method=method), noisy, 150)
     # Its slopes are those of the quantised network along the straight-through path.
-    active = ax.with_sensitivity(noisy, ax.OutputSensitivity(1.0))
-    tape_kernels = [layer.kernel.value for layer in active.layers if layer.name in "ab"]
-    with tf.GradientTape(persistent=True) as tape:
-        predicted = active(x, training=True)
-    slopes = [tape.jacobian(predicted, k, experimental_use_pfor=False).numpy().reshape(B, 3, -1) for k in tape_kernels]
-    expected = sum((s**2 * v).sum() for s, v in zip(slopes, variances, strict=True)) / B
+    slopes = jacobian(ax.with_sensitivity(noisy, ax.OutputSensitivity(1.0)), x)
+    return noisy, (slopes**2 * np.concatenate(variances)).sum() / B
+
+
+@pytest.mark.parametrize("method", ["exact", "first_order"])
+def test_on_hardware_the_noise_is_the_circuits_and_the_memorys(method):
+    """The value against the Jacobian of the quantised network, weighted by s^2 from the definition."""
+    noisy, expected = on_hardware()
+    outputs = values(ax.OutputSensitivity(1.0, method=method), noisy, 150)
     assert abs(np.mean(outputs) - expected) < 5 * np.std(outputs, ddof=1) / 150**0.5
 
 
@@ -437,6 +443,7 @@ print("fine")
     assert "fine" in done.stdout, done.stderr[-3000:]
 
 
+@pytest.mark.eager
 def test_it_is_saved_and_loaded_in_a_fresh_process(tmp_path):
     x, y = data()
     noisy = ax.convert(network(), ax.Hardware(multiplier=ax.multipliers.get("drum4")), x)
@@ -446,7 +453,8 @@ def test_it_is_saved_and_loaded_in_a_fresh_process(tmp_path):
     active.save(tmp_path / "m.keras")
     active.fit(x, y, batch_size=16, verbose=0)
     script = f"""
-import numpy as np, axtrain as ax
+import numpy as np, tensorflow as tf, axtrain as ax
+tf.config.run_functions_eagerly({tf.config.functions_run_eagerly()})
 model = ax.load_model({str(tmp_path / "m.keras")!r})
 assert model.penalty == ax.OutputSensitivity(0.1, every=3, layers=("a",)), model.penalty
 rng = np.random.default_rng(0)
@@ -464,6 +472,7 @@ np.save({str(tmp_path / "again.npy")!r}, model.layers[1].get_weights()[0])
     assert not np.array_equal(again._probes.state.numpy(), kept._probes.state.numpy())
 
 
+@pytest.mark.eager
 def test_the_result_is_evaluated_stripped_and_converted_like_any_model():
     x, y = data()
     hardware = ax.Hardware(multiplier=ax.multipliers.get("drum4"))

@@ -51,12 +51,11 @@ HARDWARE = {
 
 
 def plain_slope(table, h):
-    """The formula, one entry at a time, along the first axis."""
+    """The formula, one row at a time, along the first axis."""
     found = np.zeros(table.shape)
     for i in range(table.shape[0]):
         low, high = max(i - h, 0), min(i + h, table.shape[0] - 1)
-        for j in range(table.shape[1]):
-            found[i, j] = (int(table[high, j]) - int(table[low, j])) / (high - low)
+        found[i] = (table[high].astype(np.int64) - table[low]) / (high - low)
     return found
 
 

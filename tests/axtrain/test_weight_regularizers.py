@@ -313,6 +313,7 @@ def test_every_way_to_fit_is_the_same():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+@pytest.mark.eager
 def test_low_precision_does_not_blur_the_codes(policy, float_policy):
     expected = [float(loss) for loss in network().losses]
     keras.config.set_dtype_policy(policy)

@@ -88,10 +88,11 @@ def test_eager_graph_and_compiled_find_the_same_cells(shape, clustering, jit):
     def draw(rate, words):
         return faulty_cells(shape, 8, words, rate, share_of_ones=0.3, clustering=clustering)
 
+    function = tf.function(draw, jit_compile=jit)
     for rate in (1e-3, 0.1):
         eager = [np.asarray(mask) for mask in draw(rate, seed_words(1234))]
         assert all(mask.shape == shape and mask.dtype == np.int32 for mask in eager)
-        compiled = tf.function(draw, jit_compile=jit)(tf.constant(rate), seed_words(1234))
+        compiled = function(tf.constant(rate), tf.constant(seed_words(1234)))
         for mask, other in zip(eager, compiled, strict=True):
             np.testing.assert_array_equal(mask, other.numpy())
 

@@ -1,11 +1,15 @@
 """The joint decoder against the cases of the theory page, section 8."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from axtrain.coded.decoder import CLEAN, CORRECTED, UNCORRECTABLE, Decoder
 from axtrain.coded.generators import chebyshev_points, condition, monomials, systematic
+
+pytestmark = pytest.mark.eager
 
 TRIALS, COLUMNS = 200, 40
 CODES = ((8, 5), (12, 7), (15, 11), (20, 9))
@@ -29,14 +33,22 @@ def independent(generator, count, columns):
     return generator.standard_normal((count, columns)) * 10.0 ** generator.uniform(-3, 6, (count, 1))
 
 
+@lru_cache
+def traced(decoder):
+    """One function for all results of the same shape."""
+    return tf.function(decoder.decode)
+
+
 def decoded(decoder, results, tolerance=1e-9, **options):
-    decode = tf.function(decoder.decode)
-    found = decode(tf.constant(results), tf.fill((len(results), results.shape[-1]), np.float64(tolerance)), **options)
+    found = traced(decoder)(
+        tf.constant(results), tf.fill((len(results), results.shape[-1]), np.float64(tolerance)), **options
+    )
     return [part.numpy() for part in found]
 
 
 @pytest.mark.parametrize("nodes, messages", CODES)
 @pytest.mark.cases("8-5", "20-9")
+@pytest.mark.graph
 def test_all_independent_errors_below_the_redundancy_are_corrected(nodes, messages):
     decoder = Decoder(systematic(nodes, messages))
     decoder.supports = {}  # the subspace test alone; what it cannot tell is searched for in another test

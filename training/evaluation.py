@@ -158,9 +158,9 @@ def as_pipeline(x, batch_size: int) -> dict[str, Any]:
     """What to call `predict` with again and again: the samples in batches as Keras would make them of an array.
 
     Of an array itself it makes a pipeline at every call, which takes ten times as long as a small network's outputs.
-    Other samples than one array of numbers are left to it.
+    Other samples than one array of numbers, and other backends than TensorFlow, are left to it.
     """
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf" or keras.backend.backend() != "tensorflow":
         return {"x": x, "batch_size": batch_size}
     import tensorflow as tf
 

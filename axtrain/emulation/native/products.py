@@ -126,6 +126,14 @@ class _Call(NamedTuple):
     scratch: Scratch
 
 
+class _Streamed(NamedTuple):
+    """Weights as they are streamed, what each channel's sums begin with, and the jobs that write both."""
+
+    words: np.ndarray
+    base: np.ndarray
+    jobs: list[tuple]
+
+
 class Plan:
     """One product's shapes and what follows from them: made once, called for every product of these shapes.
 
@@ -178,6 +186,17 @@ class Plan:
             places.spoil(image, target)
         return target
 
+    @cached_property
+    def _weights_stay(self) -> bool:
+        """Whether rows are better built from the weights, if all activation codes occur."""
+        weights_stay, pixels_stay = self.products.row_costs(self.places, len(self.products.table.products))
+        return weights_stay <= pixels_stay
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        """int64, the byte of the first word under each window."""
+        return self.places.offsets(self.places.window_places())
+
     def _cheapest(self):
         """The function that computes a `_Call` at the least cost; it returns whether all values are finite."""
         places, products = self.places, self.products
@@ -189,10 +208,9 @@ class Plan:
         if factors and products.factor_cost(places) <= rows:
             return partial(self._by_factors, factors)
         # Each part of the batch builds the rows of every channel, which must not be much beside its products.
-        weights_stay, pixels_stay = products.row_costs(places, len(products.table.products))
         alike = products.rows(0).wide == products.rows(products.below).wide  # one kernel takes both
         many = len(self._batches) >= self._split and places.pixels >= _MANY_PIXELS * len(self._batches)
-        return self._by_rows_of_images if weights_stay <= pixels_stay and many and alike else self._by_rows
+        return self._by_rows_of_images if self._weights_stay and many and alike else self._by_rows
 
     def _by_factors(self, factors: FactorTable, call: _Call) -> bool:
         """By products of the operands' factors."""
@@ -229,7 +247,10 @@ class Plan:
         places, products = self.places, self.products
         image = self._row_image(call)
         codes = image[5]
-        found = run([(images.quantise_image, *image, some) for some in self._batches])
+        jobs = [(images.quantise_image, *image, some) for some in self._batches]
+        # Where all codes have the same columns, the weights need not wait for the activations.
+        streamed = None if products.below or self._weights_stay else self._streamed(call, products.rows(0))
+        found = run(jobs + streamed.jobs if streamed else jobs)[: len(jobs)]
         smallest, largest = min(one[0] for one in found), max(one[1] for one in found)
         span = row_groups.span_of(smallest, largest)
         # Behind a ReLU no code is below zero: the columns then span less, and more of them are summed at a time.
@@ -242,12 +263,15 @@ class Plan:
             known = (*known, *call.weights, products.table.weight_low, added, base, tuple(call.outputs))
             shares = parts(places.pixels, -(-self._split // len(self._groups)))
             run([(row_groups.weights_stay, *known, some, *group) for group in self._groups for some in shares])
-        elif _shares_taps(places):
-            self._taps_apart(call, codes, rows)
+            return all(finite for *_, finite in found)
+        if streamed is None:
+            streamed = self._streamed(call, rows)
+            run(streamed.jobs)
+        if _shares_taps(places):
+            self._taps_apart(call, codes, rows, streamed)
         else:
-            streamed, base = self._streamed(call, len(self._runs), rows)
-            shared = (self._runs, places.terms // len(self._runs), rows, streamed, base, call.outputs)
-            self._pixels_stay(codes, places.offsets(places.window_places()), *shared)
+            shared = (self._runs, places.terms // len(self._runs), rows, streamed.words, streamed.base, call.outputs)
+            self._pixels_stay(codes, self._offsets, *shared)
         return all(finite for *_, finite in found)
 
     def _multiplied(self, factors: FactorTable, call: _Call) -> bool:
@@ -282,16 +306,16 @@ class Plan:
         table = rows.by_weight, rows.length, lane_order(rows.wide)
         return table, self.products.added(call.zero_point, rows)
 
-    def _streamed(self, call: _Call, number: int, rows: RowTable) -> tuple[np.ndarray, np.ndarray]:
-        """Weights in `number` parts as they are streamed, and what each channel's sums begin with."""
+    def _streamed(self, call: _Call, rows: RowTable) -> _Streamed:
+        """Weights as they are streamed: those of each tap, or of each run, one after the other."""
+        number = self.places.taps if _shares_taps(self.places) else len(self._runs)
         values, step = call.weights.values.reshape(number, -1, self.places.channels), 2 * rows.length
         _, terms, channels = values.shape
-        streamed = call.scratch.take("weights", (number, channels, -(-terms // step) * step), np.uint16)
+        words = call.scratch.take("weights", (number, channels, -(-terms // step) * step), np.uint16)
         base, added = np.empty(channels, np.int32), self.products.added(call.zero_point, rows)
-        known = (values, call.weights.scales, self.products.table.weight_low, added, streamed, base)
+        known = (values, call.weights.scales, self.products.table.weight_low, added, words, base)
         shares = parts(channels, cores() if values.size > _FEW_WEIGHTS else 1, 64)
-        run([(row_groups.streamed_weights, *known, part) for part in shares])
-        return streamed, base
+        return _Streamed(words, base, [(row_groups.streamed_weights, *known, part) for part in shares])
 
     def _pixels_stay(self, codes, offsets, runs, terms: int, rows: RowTable, streamed, base, outputs) -> None:
         """Rows are built from the codes of the pixels, for all weight codes."""
@@ -301,18 +325,17 @@ class Plan:
         known = (codes.reshape(-1), offsets, runs, terms, table, streamed, base, tuple(outputs))
         run([(row_groups.pixels_stay, *known, some, *group) for group in groups for some in shares])
 
-    def _taps_apart(self, call: _Call, codes, rows: RowTable) -> None:
+    def _taps_apart(self, call: _Call, codes, rows: RowTable, streamed: _Streamed) -> None:
         """The pixels stay, and their rows serve every tap of the window; the taps' sums are put together at the end."""
         places = self.places
         inputs, taps, channels = places.shape[3], places.taps, places.channels
-        streamed, base = self._streamed(call, taps, rows)
         met, sources = places.inputs_of_taps()
         sums = call.scratch.take("sums", (len(met), taps * channels), np.int32)
         nothing, none = np.zeros(taps * channels, np.float32), np.empty((0, taps * channels), np.float32)
         raw, no_base = Outputs(nothing, nothing, sums, none), np.zeros(taps * channels, np.int32)
-        flat = streamed.reshape(1, taps * channels, -1)
+        flat = streamed.words.reshape(1, taps * channels, -1)
         self._pixels_stay(codes, places.offsets(met), np.zeros(1, np.int64), inputs, rows, flat, no_base, raw)
-        known = (sums.reshape(-1, taps, channels), sources, base, tuple(call.outputs))
+        known = (sums.reshape(-1, taps, channels), sources, streamed.base, tuple(call.outputs))
         run([(add_taps, *known, part) for part in parts(places.pixels, self._split)])
 
     def _image(self, call: _Call, gain: int, offset: int) -> tuple:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import keras
@@ -23,7 +24,7 @@ pytest.importorskip("numba")
 import native_loops
 from native_loops import Case, counted, forced, loop, native
 
-from axtrain.emulation.native import compiling, elementwise, products, row_groups, tables
+from axtrain.emulation.native import compiling, elementwise, products, row_groups, tables, threads
 from axtrain.emulation.native import engine as native_engine
 from axtrain.emulation.native.buffers import Buffers, ScratchPool
 from axtrain.emulation.native.engine import NativeEngine, native_obstacle
@@ -482,6 +483,33 @@ def test_memory_to_work_in_outlives_a_call_from_tensorflow():
         product()
     after = [{name: one.ctypes.data for name, one in scratch._storage.items()} for scratch in products._SCRATCH.free]
     assert after == before != []
+
+
+def test_threads_wait_for_what_another_has_begun_and_for_nothing_else(monkeypatch):
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    caller, begun, release = threading.current_thread(), threading.Event(), threading.Event()
+
+    def job(number):
+        if threading.current_thread() is caller:
+            assert begun.wait(60)
+        else:
+            begun.set()
+            time.sleep(0.05)
+        return number
+
+    assert run([(job, n) for n in range(4)]) == [0, 1, 2, 3]
+
+    class Long:
+        def work(self):
+            release.wait(60)
+
+    for _ in range(max(1, os.cpu_count())):  # as many as there can be threads, and none comes
+        threads._queue().put(Long())
+    begun.set()
+    start = time.monotonic()
+    assert run([(job, n) for n in range(4)]) == [0, 1, 2, 3]
+    assert not release.is_set() and time.monotonic() - start < 60
+    release.set()
 
 
 def test_parts_cover_everything_once():

@@ -512,6 +512,31 @@ def test_threads_wait_for_what_another_has_begun_and_for_nothing_else(monkeypatc
     release.set()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_threads_come_back_in_a_fork():
+    """Those of every pool that is kept: a forked process has none, and would wait for them for ever."""
+    script = """
+import os, signal
+import numpy as np
+from axtrain.emulation.native import threads
+from axtrain.noise_models.injection import flip_bits
+
+threads.cores = lambda: 2
+def all_pools():
+    words = flip_bits(np.zeros(100_000, np.uint8), 0.01)
+    return threads.run([(pow, n, 2) for n in range(9)]), int(words.sum())
+
+expected = all_pools()
+if (child := os.fork()) == 0:
+    signal.alarm(60)
+    os._exit(all_pools() != expected)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]  # Python's, of threads and forks
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["0"], done.stderr[-2000:]
+
+
 def test_parts_cover_everything_once():
     for length, count, multiple in [(0, 2, 1), (1, 4, 1), (7, 3, 1), (1000, 4, 256), (513, 2, 256)]:
         cut = parts(length, count, multiple)

@@ -350,8 +350,7 @@ class Plan:
         return values, values.view(np.int32), tuple(call.quantiser), gain, offset, words, places.padded, places.corner
 
     def _row_image(self, call: _Call) -> tuple:
-        step = STEP
-        return self._image(call, step, -step * self.products.table.activation_low)
+        return self._image(call, STEP, -STEP * self.products.table.activation_low)
 
     def _factor_image(self, call: _Call, factors: FactorTable) -> tuple:
         """What `images.quantise_factors` takes, all but the images; the last are the factors, int16."""

@@ -140,7 +140,10 @@ class Quantiser(NamedTuple):
 
     def __call__(self, value) -> Codes:
         """Codes and dequantised values of a float32 tensor."""
-        return Codes(self.codes(value), self.real(value), self.scale, self.zero_point)
+        codes = self.codes(value)
+        # Where one pass gives the real values, their codes are only worked out for who asks.
+        real = self.real(value, codes if len(self.scale.shape) else None)
+        return Codes(codes, real, self.scale, self.zero_point)
 
     @property
     def range(self):

@@ -98,7 +98,10 @@ def faulty_cells(
     # All cells at once, a row for each bit of the words: as one table of numbers it compiles soonest.
     first = (place + ops.convert_to_tensor(np.uint32(address % 2**32))) * ops.convert_to_tensor(np.uint32(width))
     cell = first[None] + ops.convert_to_tensor(np.array(used, np.uint32))[:, None]
-    rate = ops.stack([ops.cast(each[bit], "float32") for bit in used])[:, None]
+    if isinstance(rates, (list, tuple)):
+        rate = ops.stack([ops.cast(each[bit], "float32") for bit in used])[:, None]
+    else:
+        rate = ops.cast(rates, "float32")
     marks = ops.convert_to_tensor(np.array([_bit(bit) for bit in used], np.int32))[:, None]
     number = hashed(cell, words, _CELL)
     fails = below(number, rate) if clustering is None else _clustered(number, cell, words, rate, clustering)

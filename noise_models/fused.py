@@ -1,4 +1,4 @@
-"""Elementwise work on tensors as one pass over memory."""
+"""Elementwise work on tensors as one pass over memory, or at least as one graph."""
 
 from __future__ import annotations
 
@@ -36,6 +36,36 @@ def fused(function: Callable, *static: Hashable, shape: tuple[Any, ...] = (), si
             return partial(function, *static)
     # TensorFlow traces a function again for every graph that calls it, and warns where that happens to one often.
     return _compiled(function, *static) if tf.inside_function() else _kept(function, shape, *static)
+
+
+def traced(function: Callable, *static: Hashable, rows: Any, key: Any) -> Any:
+    """``function(*static, rows, key)``, from a graph that is made once for tensors of all shapes.
+
+    Where TensorFlow is the Keras backend: a function of fifty operations then adds one to every graph that calls it,
+    and eagerly it is one call.
+
+    Args:
+        function: elementwise in `rows`, without gradients. No tensor but its arguments may enter it.
+        static: hashable leading arguments.
+        rows: tensor of any shape, which is that of the result.
+        key: tensor of a fixed shape.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return function(*static, rows, key)
+    result = _graph(function, rows.dtype, key.dtype, tuple(key.shape), *static)(rows, key)
+    result.set_shape(rows.shape)
+    return result
+
+
+@lru_cache(maxsize=1024)
+def _graph(function: Callable, dtype: Any, key_dtype: Any, key_shape: tuple[int, ...], *static: Hashable) -> Callable:
+    import tensorflow as tf
+
+    signature = tf.TensorSpec(None, dtype), tf.TensorSpec(key_shape, key_dtype)
+    with tf.init_scope():  # no part of the graph that asks first
+        return tf.function(partial(function, *static), autograph=False).get_concrete_function(*signature)
 
 
 def _compiled(function: Callable, *static: Hashable) -> Callable:

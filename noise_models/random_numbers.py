@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from .fused import traced
 from .shapes import size_of
 
 
@@ -54,7 +55,7 @@ def hashed(positions: Any, words: Any, purpose: int = 0) -> Any:
         int32 tensor in ``0 .. 2^31 - 1``.
     """
     # Through int32 after the shift, since not every device converts unsigned integers.
-    return ops.cast(_shift(_hash(positions, words, purpose), 1), "int32")
+    return ops.cast(_shift(traced(_hash, purpose, rows=positions, key=words), 1), "int32")
 
 
 def uniform(shape: tuple[Any, ...], seed: Any) -> Any:
@@ -73,11 +74,11 @@ def uniform(shape: tuple[Any, ...], seed: Any) -> Any:
     words = seed_words(seed)
     if keras.backend.backend() == "torch":  # its unsigned integers do not multiply
         return keras.random.uniform(shape, seed=seed, dtype="float32")
-    top = ops.cast(_shift(_hash(positions(shape), words, 0), 9), "int32")  # 23 bits fit float32 exactly
+    top = ops.cast(_shift(traced(_hash, 0, rows=positions(shape), key=words), 9), "int32")  # 23 bits fit float32 exactly
     return ops.reshape(ops.cast(top, "float32") * 2.0**-23, shape)
 
 
-def _hash(positions: Any, words: Any, purpose: int) -> Any:
+def _hash(purpose: int, positions: Any, words: Any) -> Any:
     first, second = words[0], words[1]
     other = _mix(_mix(second + _word(purpose)) + _mix(first + _word(1)))
     return _mix(ops.bitwise_xor(_mix(positions + _mix(first)), other))

@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_no_module_is_too_long(trees):
 
 def test_import_is_light():
     code = (
-        "import sys, axtrain\n"
+        "import sys, axtrain, axtrain.training.distributed.ray_actors\n"  # as every actor does
         "print(sorted({'tensorflow', 'keras', 'mlflow', 'sklearn', 'matplotlib'} & set(sys.modules)))\n"
         "print(round(100 * axtrain.multipliers.get('drum4').metrics().mre, 3))\n"
         "axtrain.memories.BitErrors(rate=0.1); axtrain.Hardware().to_dict()\n"
@@ -101,25 +102,32 @@ def test_public_names_survive_every_submodule():
         target = axtrain._PUBLIC.get(name, "")
         if ":" in target:
             assert callable(value), name
+    for lazy in (axtrain.distributed, axtrain.tracking):
+        assert not [name for name in lazy.__all__ if isinstance(getattr(lazy, name), types.ModuleType)]
     assert sorted(axtrain.__all__) == sorted(set(axtrain.__all__))
     assert set(axtrain.__all__) <= set(dir(axtrain))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = axtrain.nonsense
 
 
-def test_type_checkers_see_every_public_name():
+@pytest.mark.parametrize("package", ["axtrain", "axtrain.training.distributed"])
+def test_type_checkers_see_every_public_name(package):
     """The stub imports each name from where `__getattr__` finds it."""
+    lazy = importlib.import_module(package)
     found = {}
-    for node in ast.parse((ROOT / "axtrain" / "__init__.pyi").read_text()).body:
+    for node in ast.parse(Path(lazy.__file__).with_suffix(".pyi").read_text()).body:
         if isinstance(node, ast.ImportFrom):
             [alias] = node.names
             found[alias.asname] = f"{node.module}:{alias.name}"
         elif isinstance(node, ast.Assign):  # a public name that is not the module's own
             found[node.targets[0].id] = found.pop(node.value.id)
-    targets = {
-        name: target if ":" in target else ":".join(target.rsplit(".", 1)) for name, target in axtrain._PUBLIC.items()
-    }
-    assert found == targets
+    if package == "axtrain":
+        whole = {
+            name: target if ":" in target else ":".join(target.rsplit(".", 1)) for name, target in lazy._PUBLIC.items()
+        }
+    else:
+        whole = {name: f"{package}.{module}:{name}" for name, module in lazy._PUBLIC.items()}
+    assert found == whole
 
 
 @pytest.mark.parametrize("folder", ["noise_models", "training"])

@@ -1,26 +1,36 @@
 """Training on many machines that may be wrong, late or gone: coded, Berrut approximated, and without a centre."""
 
-from axtrain.training.distributed.berrut_map import berrut_map
-from axtrain.training.distributed.berrut_trainer import BerrutTrainer
-from axtrain.training.distributed.coded_trainer import CodedTrainer
-from axtrain.training.distributed.executor import Executor
-from axtrain.training.distributed.gradient_codes import BerrutGradients, GradientCode, Repetition
-from axtrain.training.distributed.in_process import InProcess
-from axtrain.training.distributed.network_trainer import NetworkTrainer, split
-from axtrain.training.distributed.ray_actors import RayActors
-from axtrain.training.distributed.worker import Trouble
+from __future__ import annotations
 
-__all__ = [
-    "BerrutGradients",
-    "BerrutTrainer",
-    "CodedTrainer",
-    "Executor",
-    "GradientCode",
-    "InProcess",
-    "NetworkTrainer",
-    "RayActors",
-    "Repetition",
-    "Trouble",
-    "berrut_map",
-    "split",
-]
+import importlib
+from typing import Any
+
+# Loaded when first used: a process that serves as an actor imports this package, and Keras only if its work needs it.
+_PUBLIC = {
+    "BerrutGradients": "gradient_codes",
+    "BerrutTrainer": "berrut_trainer",
+    "CodedTrainer": "coded_trainer",
+    "Executor": "executor",
+    "GradientCode": "gradient_codes",
+    "InProcess": "in_process",
+    "NetworkTrainer": "network_trainer",
+    "RayActors": "ray_actors",
+    "Repetition": "gradient_codes",
+    "Trouble": "worker",
+    "berrut_map": "berrut_mapping",
+    "split": "network_trainer",
+}
+
+__all__ = list(_PUBLIC)  # resolved by __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -115,7 +115,7 @@ SHORT_OF_MEMORY = """
 import time
 import numpy as np
 from axtrain.training.distributed import RayActors
-from axtrain.training.distributed.berrut_map import FunctionWorker
+from axtrain.training.distributed.berrut_mapping import FunctionWorker
 with RayActors() as executor:
     executor.place("worker", FunctionWorker, lambda x: time.sleep(30))
     print(executor.wait([executor.call("worker", "apply", 0, np.ones(3))], deadline=60)["worker"].status)

@@ -77,6 +77,17 @@ def _untuned_pipelines():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nameless_variables():
+    """A variable's name is part of the operation that makes it, so TensorFlow prepares one for each, in half a ms."""
+    from tensorflow.python.ops import gen_resource_variable_ops
+
+    make = gen_resource_variable_ops.var_handle_op
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gen_resource_variable_ops, "var_handle_op", lambda **given: make(**{**given, "debug_name": ""}))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _eager(request):
     """Runs step by step what is marked `eager` and not `graph`: tracing a network takes longer than a few steps."""

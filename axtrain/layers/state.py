@@ -47,9 +47,10 @@ class HardwareState(FittedState):
         self.hardware = hardware
         self.calibrated = calibrated
         self.rank = rank
-        self.chip_seed = ChipSeed(seed=0)
-        self.stream = keras.random.SeedGenerator(seed=0)
-        self.noise = NoiseStream(seed=0)
+        # Named, since TensorFlow prepares an operation for each new name of a variable.
+        self.chip_seed = ChipSeed(seed=0, name="chip_seed")
+        self.stream = keras.random.SeedGenerator(seed=0, name="stream")
+        self.noise = NoiseStream(seed=0, name="noise")
         self.observer: Observer | None = None
         self.trains_on_chip = False  # static; axtrain.set_chip sets it
         self.address = self.bias_address = 0  # static: where in their memories its words begin

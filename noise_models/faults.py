@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from .fused import traced
+
 MAX_WIDTH = 32
 """Most cells in one stored word."""
 
@@ -83,7 +85,7 @@ def faulty_cells(
     """
     from keras import ops
 
-    from .random_numbers import hashed, positions
+    from .random_numbers import positions
 
     if not 1 <= width <= MAX_WIDTH:
         raise ValueError(f"A stored word has 1 to {MAX_WIDTH} cells. Received: width={width!r}")
@@ -95,21 +97,32 @@ def faulty_cells(
     if not used:
         none = ops.reshape(ops.zeros_like(ops.cast(place, "int32")), shape)
         return none, none
-    # All cells at once, a row for each bit of the words: as one table of numbers it compiles soonest.
-    first = (place + ops.convert_to_tensor(np.uint32(address % 2**32))) * ops.convert_to_tensor(np.uint32(width))
-    cell = first[None] + ops.convert_to_tensor(np.array(used, np.uint32))[:, None]
     if isinstance(rates, (list, tuple)):
-        rate = ops.stack([ops.cast(each[bit], "float32") for bit in used])[:, None]
+        rate = ops.stack([ops.cast(each[bit], "float32") for bit in used])
     else:
         rate = ops.cast(rates, "float32")
+    keys = words, rate, ops.convert_to_tensor(np.uint32(address % 2**32))
+    masks = traced(_masks, width, tuple(used), share_of_ones, clustering, rows=place, keys=keys)
+    return tuple(ops.reshape(mask, shape) for mask in masks)
+
+
+def _masks(width: int, used: Any, share_of_ones: Any, clustering: Any, place: Any, words: Any, rate: Any, address: Any):
+    """`faulty_cells` of the words at some places: int32 tensors of one axis."""
+    from keras import ops
+
+    from .random_numbers import hashed
+
+    # All cells at once, a row for each bit of the words: as one table of numbers it compiles soonest.
+    first = (place + address) * ops.convert_to_tensor(np.uint32(width))
+    cell = first[None] + ops.convert_to_tensor(np.array(used, np.uint32))[:, None]
+    rate = rate[:, None] if len(rate.shape) else rate
     marks = ops.convert_to_tensor(np.array([_bit(bit) for bit in used], np.int32))[:, None]
     number = hashed(cell, words, _CELL)
     fails = below(number, rate) if clustering is None else _clustered(number, cell, words, rate, clustering)
     faulty = ops.sum(ops.where(fails, marks, 0), axis=0)
-    ones = ops.zeros_like(faulty)
-    if share_of_ones is not None:
-        ones = ops.sum(ops.where(below(hashed(cell, words, _VALUE), share_of_ones), marks, 0), axis=0)
-    return ops.reshape(faulty, shape), ops.reshape(ones, shape)
+    if share_of_ones is None:
+        return faulty, ops.zeros_like(faulty)
+    return faulty, ops.sum(ops.where(below(hashed(cell, words, _VALUE), share_of_ones), marks, 0), axis=0)
 
 
 def below(numbers: Any, rate: Any) -> Any:

@@ -38,32 +38,34 @@ def fused(function: Callable, *static: Hashable, shape: tuple[Any, ...] = (), si
     return _compiled(function, *static) if tf.inside_function() else _kept(function, shape, *static)
 
 
-def traced(function: Callable, *static: Hashable, rows: Any, key: Any) -> Any:
-    """``function(*static, rows, key)``, from a graph that is made once for tensors of all shapes.
+def traced(function: Callable, *static: Hashable, rows: Any, keys: tuple[Any, ...]) -> Any:
+    """``function(*static, rows, *keys)``, from a graph that is made once for rows of all shapes.
 
     Where TensorFlow is the Keras backend: a function of fifty operations then adds one to every graph that calls it,
     and eagerly it is one call.
 
     Args:
-        function: elementwise in `rows`, without gradients. No tensor but its arguments may enter it.
+        function: gives one integer, or a tuple of some, for each element of `rows`. No other tensor may enter it.
         static: hashable leading arguments.
-        rows: tensor of any shape, which is that of the result.
-        key: tensor of a fixed shape.
+        rows: tensor of any shape, which is that of each result.
+        keys: tensors of fixed shapes.
     """
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        return function(*static, rows, key)
-    result = _graph(function, rows.dtype, key.dtype, tuple(key.shape), *static)(rows, key)
-    result.set_shape(rows.shape)
-    return result
+        return function(*static, rows, *keys)
+    found = _graph(function, (rows.dtype, *((key.dtype, tuple(key.shape)) for key in keys)), *static)(rows, *keys)
+    for result in found if isinstance(found, tuple) else (found,):
+        result.set_shape(rows.shape)
+    return found
 
 
 @lru_cache(maxsize=1024)
-def _graph(function: Callable, dtype: Any, key_dtype: Any, key_shape: tuple[int, ...], *static: Hashable) -> Callable:
+def _graph(function: Callable, kinds: tuple[Any, ...], *static: Hashable) -> Callable:
     import tensorflow as tf
 
-    signature = tf.TensorSpec(None, dtype), tf.TensorSpec(key_shape, key_dtype)
+    rows, *keys = kinds
+    signature = tf.TensorSpec(None, rows), *(tf.TensorSpec(shape, dtype) for dtype, shape in keys)
     with tf.init_scope():  # no part of the graph that asks first
         return tf.function(partial(function, *static), autograph=False).get_concrete_function(*signature)
 

@@ -55,7 +55,7 @@ def hashed(positions: Any, words: Any, purpose: int = 0) -> Any:
         int32 tensor in ``0 .. 2^31 - 1``.
     """
     # Through int32 after the shift, since not every device converts unsigned integers.
-    return ops.cast(_shift(traced(_hash, purpose, rows=positions, key=words), 1), "int32")
+    return ops.cast(_shift(traced(_hash, purpose, rows=positions, keys=(words,)), 1), "int32")
 
 
 def uniform(shape: tuple[Any, ...], seed: Any) -> Any:
@@ -75,7 +75,7 @@ def uniform(shape: tuple[Any, ...], seed: Any) -> Any:
     if keras.backend.backend() == "torch":  # its unsigned integers do not multiply
         return keras.random.uniform(shape, seed=seed, dtype="float32")
     top = ops.cast(
-        _shift(traced(_hash, 0, rows=positions(shape), key=words), 9), "int32"
+        _shift(traced(_hash, 0, rows=positions(shape), keys=(words,)), 9), "int32"
     )  # 23 bits fit float32 exactly
     return ops.reshape(ops.cast(top, "float32") * 2.0**-23, shape)
 

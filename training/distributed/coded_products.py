@@ -62,8 +62,9 @@ class CodedProducts:
         missing = np.asarray(~np.isfinite(results).all(axis=(2, 3)))
         if missing.any():
             results = filled(results, missing, weights.generator, layout.inputs)
-        if not check.sees or bool(check.quick(results)[0]):
-            value = np.asarray(check.value(results))
+        clean, value = check.quick(results)  # where the check sees nothing, all is clean
+        if bool(clean):
+            value = np.asarray(value)
             return value, {"wrong": np.flatnonzero(missing), "hopeless": not np.isfinite(value).all()}
         own = shard if stage == "forward" else shard.T
         value, found = check.corrected(results, layout, own[None], operand)

@@ -556,10 +556,12 @@ def test_rows_are_centred_where_that_makes_them_narrow():
     products = np.array([[0, 70_000], [10, 70_010], [-10, 60_000]])
     rows = tables.RowTable(products)
     assert (rows.wide, rows.length) == (False, 4)
-    np.testing.assert_array_equal(rows.by_weight[:2, :3] + rows.added[:, None], products.T)
-    assert not rows.by_weight[-1].any() and rows.by_weight.shape == (3, 8)
+    columns, *kind = rows.by_weight
+    np.testing.assert_array_equal(columns[:2, :3] + rows.added[:, None], products.T)
+    assert not columns[-1].any() and columns.shape == (3, 8) and kind == [4, False]
     assert tables.RowTable(products, 1).added[1] == 65_005
-    assert tables.RowTable(np.array([[0, 0], [0, 1 << 17]])).wide
+    columns, *kind = tables.RowTable(np.array([[0, 0], [0, 1 << 17]])).by_weight
+    assert columns.view(np.int32)[1, 1] == 1 << 17 and kind == [1, True]
 
 
 def test_kernels_are_compiled_anew_when_any_of_their_sources_changes(tmp_path):

@@ -208,9 +208,8 @@ class Plan:
         if factors and products.factor_cost(places) <= rows:
             return partial(self._by_factors, factors)
         # Each part of the batch builds the rows of every channel, which must not be much beside its products.
-        alike = products.rows(0).wide == products.rows(products.below).wide  # one kernel takes both
         many = len(self._batches) >= self._split and places.pixels >= _MANY_PIXELS * len(self._batches)
-        return self._by_rows_of_images if self._weights_stay and many and alike else self._by_rows
+        return self._by_rows_of_images if self._weights_stay and many else self._by_rows
 
     def _by_factors(self, factors: FactorTable, call: _Call) -> bool:
         """By products of the operands' factors."""
@@ -302,9 +301,8 @@ class Plan:
         return all(finite for *_, finite in found)
 
     def _row_table(self, call: _Call, rows: RowTable) -> tuple:
-        """((columns, length, order), added) for rows that are built from the weights."""
-        table = rows.by_weight, rows.length, lane_order(rows.wide)
-        return table, self.products.added(call.zero_point, rows)
+        """((columns, length, wide, order), added) for rows that are built from the weights."""
+        return (*rows.by_weight, lane_order(rows.wide)), self.products.added(call.zero_point, rows)
 
     def _streamed(self, call: _Call, rows: RowTable) -> _Streamed:
         """Weights as they are streamed: those of each tap, or of each run, one after the other."""
@@ -319,7 +317,7 @@ class Plan:
 
     def _pixels_stay(self, codes, offsets, runs, terms: int, rows: RowTable, streamed, base, outputs) -> None:
         """Rows are built from the codes of the pixels, for all weight codes."""
-        table = (rows.by_activation, rows.length, lane_order(rows.wide))
+        table = (*rows.by_activation, lane_order(rows.wide))
         groups = _groups(len(offsets), 16 if len(offsets) <= 16 * cores() else row_groups.GROUP)
         shares = parts(streamed.shape[1], max(1, -(-self._split // len(groups))))
         known = (codes.reshape(-1), offsets, runs, terms, table, streamed, base, tuple(outputs))

@@ -26,23 +26,24 @@ _TABLE_BYTES = 1 << 18  # rows of so many terms are built at a time as a second-
 
 
 @compiled
-def _add_products(codes, offsets, runs, columns, length, chosen, span, sums):
+def _add_products(codes, offsets, runs, columns, length, wide, chosen, span, sums):
     """Adds to sums (pixels, channels) the products of streamed codes with the stationary operands of `chosen`.
 
     Args:
         codes: uint16, a row's number times `STEP`.
         offsets: int64 (pixels,), the byte of each pixel's first code.
         runs: int64 (runs,), the byte offset of each run's first code from it.
-        columns: int16 (or int32: then `length` is 1), (columns, rows filled up to 8).
+        columns: int16 (columns, words of the rows filled up to 8).
         length: terms whose sum fits 16 bits: 1, 2 or 4.
+        wide: whether each row's entry takes two of the words; `length` is then 1.
         chosen: uint32 (runs, terms filled up to steps, channels), the byte offset of each operand's column.
         span: (first, last) row in use, multiples of 8.
         sums: int32 (pixels, channels).
     """
     _, terms, channels = chosen.shape
-    wide, step = columns.itemsize == 4, 2 * length
-    row_bytes = channels * columns.itemsize
-    term_bytes = (columns.shape[1] + _SPARE_ROWS) * row_bytes
+    step, words = 2 * length, 2 if wide else 1
+    row_bytes = channels * 2 * words
+    term_bytes = (columns.shape[1] // words + _SPARE_ROWS) * row_bytes
     used = (span[1] - span[0]) * row_bytes
     most = min(terms, max(1, _TABLE_BYTES // (used * step)) * step)
     storage = np.empty(most * term_bytes + _LINE, np.uint8)
@@ -77,7 +78,7 @@ def weights_stay(
         codes: uint16, images of a row's number times `STEP`, each with its tail, which a padded run may reach.
         steps, pixel_bytes: as for `pixel_offsets`.
         runs: int64 (runs,), the byte offset of each run's first code from a pixel's first.
-        table: (columns, length, order): `RowTable.by_weight` and `.length`, and `lane_order`.
+        table: (columns, length, wide, order), as `RowTable.by_weight` gives them, and `lane_order`.
         span: (first, last) row in use, multiples of 8.
         weights: float32 (runs * terms of a run, all channels).
         scales: float32 (all channels,), of one code; 1 where the weights are codes.
@@ -88,9 +89,9 @@ def weights_stay(
         pixels: (first, last) of this part.
         first, channels: the first channel, and how many are worked on together, 16 or 32.
     """
-    columns, length, order = table
+    columns, length, wide, order = table
     terms, step = weights.shape[0] // runs.size, 2 * length
-    column_bytes, count = columns.shape[1] * columns.itemsize, min(channels, weights.shape[1] - first)
+    column_bytes, count = columns.shape[1] * 2, min(channels, weights.shape[1] - first)
     chosen = np.empty((runs.size, (terms + step - 1) // step * step, channels), np.uint32)
     chosen[:] = (added.size - 1) * column_bytes
     totals = np.zeros(channels, np.int64)
@@ -108,7 +109,7 @@ def weights_stay(
     sums = np.zeros((pixels[1] - pixels[0], channels), np.int32)
     offsets = np.empty(pixels[1] - pixels[0], np.int64)
     pixel_offsets(steps, pixel_bytes, pixels[0], offsets)
-    _add_products(codes, offsets, runs, columns, length, chosen, span, sums)
+    _add_products(codes, offsets, runs, columns, length, wide, chosen, span, sums)
     write_channels(sums, base, output, pixels[0], first)
 
 
@@ -158,15 +159,15 @@ def pixels_stay(
         codes, runs: as in `weights_stay`, but runs need no padding.
         offsets: int64, the byte of each pixel's first code.
         terms: of a run.
-        table: (columns, length, order): `RowTable.by_activation` and `.length`, and `lane_order`.
+        table: (columns, length, wide, order), as `RowTable.by_activation` gives them, and `lane_order`.
         weights: uint16 (runs, all channels, terms filled up to steps), a column's number times `STEP`.
         base: int32 (all channels,), added to each channel's sums.
         output: as for `write_channels`.
         streamed: (first, last) channel of this part.
         first, channels: the first pixel, and how many are worked on together, 16 or 32.
     """
-    columns, length, order = table
-    column_bytes, count = columns.shape[1] * columns.itemsize, min(channels, offsets.size - first)
+    columns, length, wide, order = table
+    column_bytes, count = columns.shape[1] * 2, min(channels, offsets.size - first)
     chosen = np.empty((runs.size, weights.shape[2], channels), np.uint32)
     chosen[:] = (columns.shape[0] - 1) * column_bytes
     for run in range(runs.size):
@@ -180,8 +181,10 @@ def pixels_stay(
     sums = np.zeros((streamed[1] - streamed[0], channels), np.int32)
     line_bytes = weights.shape[2] * 2
     lines = np.arange(runs.size) * (weights.shape[1] * line_bytes)
-    some, span = np.arange(streamed[0], streamed[1]) * line_bytes, (0, columns.shape[1])
-    _add_products(weights.reshape(-1), some, lines, columns, length, chosen, span, sums)
+    some = np.arange(streamed[0], streamed[1]) * line_bytes
+    # Of the types that `weights_stay` has, so that both call one function.
+    span = np.int64(0), np.int64(columns.shape[1] // 2 if wide else columns.shape[1])
+    _add_products(weights.reshape(-1), some, lines, columns, length, wide, chosen, span, sums)
     write_pixels(sums, base, output, first, streamed[0])
 
 
@@ -225,9 +228,9 @@ def streamed_weights(weights, scales, lowest, added, streamed, base, channels):
 @compiled
 def _copied(columns, chosen, span, rows):
     """Rows of 32-bit words, one word after the other."""
-    words = rows.view(np.int32)
-    column_bytes, channels = columns.shape[1] * 4, chosen.size
+    words, whole = rows.view(np.int32), columns.view(np.int32)
+    column_bytes, channels = whole.shape[1] * 4, chosen.size
     for lane in range(channels):
-        column = columns[chosen[lane] // column_bytes]
+        column = whole[chosen[lane] // column_bytes]
         for code in range(span[0], span[1]):
             words[code * channels + lane] = column[code]

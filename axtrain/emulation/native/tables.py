@@ -40,19 +40,22 @@ class RowTable:
             self._rest[first:], self.added = used, np.zeros_like(self.added)
 
     @cached_property
-    def by_weight(self) -> np.ndarray:
-        """int16 or int32 (weight codes + 1, activation codes filled up to 8); the last column is zero."""
-        return self._columns(self._rest.T)
+    def by_weight(self) -> tuple[np.ndarray, int, bool]:
+        """(columns, length, wide): columns int16 (weight codes + 1, activation codes filled up to 8), the last zero.
+
+        A wide entry is an int32 that lies in two of the words.
+        """
+        return self._columns(self._rest.T), self.length, self.wide
 
     @cached_property
-    def by_activation(self) -> np.ndarray:
-        """The same for each activation code, over the weight codes."""
-        return self._columns(self._rest)
+    def by_activation(self) -> tuple[np.ndarray, int, bool]:
+        """The same with a column for each activation code, over the weight codes."""
+        return self._columns(self._rest), self.length, self.wide
 
     def _columns(self, rest: np.ndarray) -> np.ndarray:
         columns = aligned((len(rest) + 1, -(-rest.shape[1] // 8) * 8), np.int32 if self.wide else np.int16)
         columns[:-1, : rest.shape[1]] = rest
-        return columns
+        return columns.view(np.int16)
 
 
 class FactorTable:

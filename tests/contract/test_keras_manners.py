@@ -16,14 +16,14 @@ def data(count=40):
     return rng.normal(size=(count, 8)).astype(np.float32), rng.integers(0, 3, count)
 
 
-def plain():
+def plain(hidden=True):
     keras.utils.set_random_seed(4)
-    stack = [keras.layers.Dense(6, activation="tanh", name="first"), keras.layers.Dense(3, name="last")]
-    return keras.Sequential([keras.Input((8,)), *stack], name="small")
+    stack = [keras.layers.Dense(6, activation="tanh", name="first")] if hidden else []
+    return keras.Sequential([keras.Input((8,)), *stack, keras.layers.Dense(3, name="last")], name="small")
 
 
-def converted():
-    return ax.convert(plain(), CHIP, data()[0])
+def converted(hidden=True):
+    return ax.convert(plain(hidden), CHIP, data()[0])
 
 
 MODELS = {
@@ -160,8 +160,10 @@ found = importlib.util.spec_from_file_location("manners", sys.argv[1])
 manners = importlib.util.module_from_spec(found)
 found.loader.exec_module(manners)
 x, y = manners.data()
-kinds = {"converted": manners.converted, "bit_errors": lambda: ax.with_bit_errors(manners.converted(), clip_norm=None),
-         "sensitivity": manners.MODELS["sensitivity"]}
+# One layer, since each is traced for both replicas.
+kinds = {"converted": lambda: manners.converted(False),
+         "bit_errors": lambda: ax.with_bit_errors(manners.converted(False), clip_norm=None),
+         "sensitivity": lambda: ax.with_sensitivity(manners.converted(False), ax.OutputSensitivity(0.01))}
 for kind, make in kinds.items():
     one = manners.compiled(make(), jit_compile=False, metrics=["accuracy"])
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
@@ -190,7 +192,7 @@ def apart(hardware, fidelity="exact"):
     # How far two replicas' outputs of the same samples are from each other.
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
-        model = ax.convert(manners.plain(), hardware, x)
+        model = ax.convert(manners.plain(False), hardware, x)
         ax.set_fidelity(model, fidelity)
     run = tf.function(lambda: strategy.run(lambda: model(x[:8], training=True)))
     one, other = strategy.experimental_local_results(run())

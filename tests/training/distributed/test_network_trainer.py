@@ -69,7 +69,7 @@ def test_decentralised_gradient_descent_does_not_get_there(regression):
     found = {}
     for surrogate in ("full", "descent"):
         trainer = NetworkTrainer(linear(), RING, surrogate, keras.regularizers.L2(0.05), **common)
-        trainer.fit(skewed, epochs=1, steps_per_epoch=800, verbose=0)
+        trainer.fit(skewed, epochs=1, steps_per_epoch=500, verbose=0)
         found[surrogate] = np.abs(flat(trainer.model) - ridge(x, y, 0.05)).max()
     assert found["full"] < 0.3 * found["descent"]
 

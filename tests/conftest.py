@@ -78,13 +78,22 @@ def _untuned_pipelines():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nameless_variables():
-    """A variable's name is part of the operation that makes it, so TensorFlow prepares one for each, in half a ms."""
+def _alike_operations():
+    """Of an operation TensorFlow keeps more than the tests need, at a price: 0.4 ms for the name of each variable, by
+    which it compiles, and keeps for ever, a kernel for it; and where each was made, the whole of a deep stack.
+    """
+    from tensorflow.python.eager import context
     from tensorflow.python.ops import gen_resource_variable_ops
+    from tensorflow.python.util import tf_stack
 
-    make = gen_resource_variable_ops.var_handle_op
+    handle, somewhere = gen_resource_variable_ops.var_handle_op, tf_stack.extract_stack()
+
+    def nameless(**given):  # in graphs the name stays
+        return handle(**given | {"debug_name": ""} if given["shared_name"] == context.anonymous_name() else given)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gen_resource_variable_ops, "var_handle_op", lambda **given: make(**{**given, "debug_name": ""}))
+        patch.setattr(gen_resource_variable_ops, "var_handle_op", nameless)
+        patch.setattr(tf_stack, "extract_stack", lambda stacklevel=1: somewhere)
         yield
 
 

@@ -73,6 +73,11 @@ class Engine:
         """
         raise TypeError(f"{cls.__name__} must say what a product costs: define the classmethod `cost`.")
 
+    @classmethod
+    def least_cost(cls, table: CodeTable) -> float:
+        """What no product with this table costs less than, where that is known sooner than `cost`."""
+        return 0.0
+
     @property
     def description(self) -> str:
         """How it computes, in a word or two."""

@@ -69,7 +69,7 @@ class LowRankEngine(Engine):
 
         Infinite where the table has no useful factors.
         """
-        if exact_rank(table) > _HIGHEST_RANK + 2:  # a function of one operand alone is one rank each, and no product
+        if cls.least_cost(table) == float("inf"):
             return float("inf")
         try:
             factors = factorise_rest(table)
@@ -78,6 +78,12 @@ class LowRankEngine(Engine):
         # Float32 sums must reach a useful length before they are cut, unless they need no cut at all.
         useful = factors.exact_terms >= min(MIN_PART, terms or MIN_PART)
         return (factors.rank + 1) * _CYCLES if useful else float("inf")
+
+    @classmethod
+    def least_cost(cls, table: CodeTable) -> float:
+        """From the rank alone: a function of one operand alone is one rank each, and no product."""
+        rank = exact_rank(table) - 2
+        return (max(rank, 0) + 1) * _CYCLES if rank <= _HIGHEST_RANK else float("inf")
 
     def matmul(self, activations, weights):
         """int32 ``sum_k T[a_mk, b_kn]`` for codes of shape (..., K) and (K, N), or (..., M, K) and (..., K, N)."""

@@ -65,7 +65,12 @@ def engine_for(
 
 def _cheapest(table: CodeTable, operation: str, terms: int | None, device: str, axes: int) -> str:
     able = [name for name, one in ENGINES.items() if one.supports(operation, table, device, axes=axes)]
-    return min(able, key=lambda name: ENGINES[name].cost(operation, table, device, terms=terms))
+    least = {name: ENGINES[name].least_cost(table) for name in able}
+    costs: dict[str, float] = {}
+    for name in sorted(able, key=least.__getitem__):
+        if least[name] <= min(costs.values(), default=float("inf")):  # else its factors need not be found
+            costs[name] = ENGINES[name].cost(operation, table, device, terms=terms)
+    return min((name for name in able if name in costs), key=costs.__getitem__)
 
 
 def _forced_obstacle(engine: type[Engine], operation: str, table: CodeTable, device: str, axes: int) -> str | None:

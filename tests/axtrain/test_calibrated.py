@@ -209,11 +209,11 @@ def test_a_higher_rank_predicts_better():
     model, x = network()
     exact = np.asarray(model(x))
     misses, correlations = [], []
-    for rank in (0, 1, 2, 4, 8):
+    for rank in (0, 2, 8):
         ax.set_fidelity(model, "calibrated", rank=rank)
         misses.append(np.sqrt(np.mean([(np.asarray(model(x)) - exact) ** 2 for _ in range(4)])))
         correlations.append(model.get_layer("conv").fidelity_report[0].correlation)
-    assert misses[0] > 1.5 * misses[2] > 1.5 * misses[4]
+    assert misses[0] > 1.5 * misses[1] > 1.5 * misses[2]
     assert correlations[0] == 0
     assert correlations[-1] > 0.95
     report = model.get_layer("conv").fidelity_report[0]

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -532,8 +533,7 @@ if (child := os.fork()) == 0:
     os._exit(all_pools() != expected)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]  # Python's, of threads and forks
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = fresh.run(script, cwd=ROOT)
     assert done.stdout.split() == ["0"], done.stderr[-2000:]
 
 

@@ -141,7 +141,7 @@ def evaluate(
     generators = [generator for state in states for generator in state.generators.values()]
     before = [keras.ops.convert_to_numpy(generator.state) for generator in generators]
     accuracies = []
-    given = as_pipeline(x, batch_size) if len(numbers) > 1 else {"x": x, "batch_size": batch_size}
+    given = as_pipeline(x, batch_size, len(numbers))
     try:
         with closing(progress(numbers, "chips", shown=verbose and len(numbers) > 1)) as shown:
             for number in shown:
@@ -154,13 +154,14 @@ def evaluate(
     return Evaluation(np.resize(accuracies, chips).astype(np.float64), seed, count, metric_name(metric), certain)
 
 
-def as_pipeline(x, batch_size: int) -> dict[str, Any]:
+def as_pipeline(x, batch_size: int, calls: int = 2) -> dict[str, Any]:
     """What to call `predict` with again and again: the samples in batches as Keras would make them of an array.
 
     Of an array itself it makes a pipeline at every call, which takes ten times as long as a small network's outputs.
-    Other samples than one array of numbers, and other backends than TensorFlow, are left to it.
+    A single call, other samples than one array of numbers, and other backends than TensorFlow, are left to it.
     """
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf" or keras.backend.backend() != "tensorflow":
+    pays = calls > 1 and isinstance(x, np.ndarray) and x.dtype.kind in "biuf"
+    if not pays or keras.backend.backend() != "tensorflow":
         return {"x": x, "batch_size": batch_size}
     import tensorflow as tf
 

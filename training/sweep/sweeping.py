@@ -21,6 +21,7 @@ from axtrain.noise_models.datapath import ILLUSTRATIVE_CHAIN, CarryChain
 from axtrain.training.evaluation import (
     Evaluation,
     accuracy,
+    as_pipeline,
     chip_numbers,
     leaves_nothing_to_chance,
     metric_name,
@@ -106,6 +107,7 @@ def sweep(
     needed = [numbers[:1] if sure else numbers for sure in certain]
     cells = [(index, chip) for index, drawn in enumerate(needed) for chip in drawn if chip not in kept.found[index]]
     prepare = _preparation(played, layers, points)
+    given = as_pipeline(x, batch_size, len(cells))
     current = None
     with closing(progress(cells, f"{len(values)} points, {chips} chips", shown=verbose and len(cells) > 1)) as shown:
         for index, chip in shown:
@@ -113,7 +115,7 @@ def sweep(
                 prepare(index)
                 current = index
             set_chip(played, chip)
-            predicted = played.predict(x, batch_size=batch_size, verbose=0)
+            predicted = played.predict(**given, verbose=0)
             kept.add(index, chip, float(metric(y, predicted)))
     measured = [np.resize([kept.found[index][chip] for chip in drawn], chips) for index, drawn in enumerate(needed)]
     return Sweep(

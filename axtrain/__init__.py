@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+
+from axtrain.lazy_names import import_when_used
 
 __version__ = "0.1.0"
 
@@ -72,25 +73,8 @@ _PUBLIC = {
     "plots": "axtrain.training.plots",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # resolved by __getattr__
-
-
-def __getattr__(name: str) -> Any:
-    try:
-        target = _PUBLIC[name]
-    except KeyError:
-        raise AttributeError(f"module 'axtrain' has no attribute {name!r}") from None
-    module, _, attribute = target.partition(":")
-    value = importlib.import_module(module)
-    if attribute:
-        value = getattr(value, attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
-
+__all__ = ["__version__", *_PUBLIC]
+__getattr__, __dir__ = import_when_used(__name__, _PUBLIC)
 
 if "keras" in sys.modules:  # a Keras user's load_model finds our classes at once
     importlib.import_module("axtrain.loading")

@@ -123,7 +123,8 @@ class Quantiser(NamedTuple):
         # One custom gradient instead of a clipped copy beside the codes: half the passes over memory.
         @tf.custom_gradient
         def dequantised(value):
-            real = native.dequantised(value, self) if native and codes is None else dequantised_codes(value)
+            one_pass = native and codes is None and not self._per_channel
+            real = native.dequantised(value, self) if one_pass else dequantised_codes(value)
             return real, tf.autograph.experimental.do_not_convert(lambda upstream: passed(upstream, value))
 
         # Linear in `upstream`, so that its own gradient is the same mask: differentiable again.
@@ -141,9 +142,12 @@ class Quantiser(NamedTuple):
     def __call__(self, value) -> Codes:
         """Codes and dequantised values of a float32 tensor."""
         codes = self.codes(value)
-        # Where one pass gives the real values, their codes are only worked out for who asks.
-        real = self.real(value, codes if len(self.scale.shape) else None)
-        return Codes(codes, real, self.scale, self.zero_point)
+        return Codes(codes, self.real(value, codes if self._per_channel else None), self.scale, self.zero_point)
+
+    @property
+    def _per_channel(self) -> bool:
+        """Whether the scale is an array: a kernel's, whose few weights are left to the backend's operations."""
+        return len(self.scale.shape) > 0
 
     @property
     def range(self):

@@ -74,9 +74,8 @@ def uniform(shape: tuple[Any, ...], seed: Any) -> Any:
     words = seed_words(seed)
     if keras.backend.backend() == "torch":  # its unsigned integers do not multiply
         return keras.random.uniform(shape, seed=seed, dtype="float32")
-    top = ops.cast(
-        _shift(traced(_hash, 0, rows=positions(shape), keys=(words,)), 9), "int32"
-    )  # 23 bits fit float32 exactly
+    number = traced(_hash, 0, rows=positions(shape), keys=(words,))
+    top = ops.cast(_shift(number, 9), "int32")  # 23 bits fit float32 exactly
     return ops.reshape(ops.cast(top, "float32") * 2.0**-23, shape)
 
 

@@ -78,9 +78,10 @@ def _untuned_pipelines():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _alike_operations():
-    """Of an operation TensorFlow keeps more than the tests need, at a price: 0.4 ms for the name of each variable, by
-    which it compiles, and keeps for ever, a kernel for it; and where each was made, the whole of a deep stack.
+def _cheap_operations():
+    """Make TensorFlow's operations cheaper to create, by what no test reads.
+
+    Each new name of a variable is a kernel of its own, 0.4 ms, and an operation in a graph keeps its call stack.
     """
     from tensorflow.python.eager import context
     from tensorflow.python.ops import gen_resource_variable_ops

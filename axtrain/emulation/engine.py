@@ -75,7 +75,7 @@ class Engine:
 
     @classmethod
     def least_cost(cls, table: CodeTable) -> float:
-        """What no product with this table costs less than, where that is known sooner than `cost`."""
+        """Return a lower bound of `cost` over all products with this table, where one is known without much work."""
         return 0.0
 
     @property

@@ -8,12 +8,11 @@ layers an `ApproximateQuantizeConfig`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from axtrain.interop.clustering import cluster
 from axtrain.interop.keras3 import to_keras3
 from axtrain.interop.pruning import prune
 from axtrain.interop.quantising import quantize_aware
+from axtrain.lazy_names import import_when_used
 
 __all__ = [  # noqa: F822 - the classes are loaded when they are used
     "ApproximateQuantizeConfig",
@@ -23,13 +22,6 @@ __all__ = [  # noqa: F822 - the classes are loaded when they are used
     "quantize_aware",
     "to_keras3",
 ]
-_CLASSES = ("ApproximateQuantizeConfig", "ApproximateQuantizeScheme")
-
-
-def __getattr__(name: str) -> Any:
-    """The classes that subclass the library's, which is loaded for them."""
-    if name not in _CLASSES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from axtrain.interop import quantize_config
-
-    return getattr(quantize_config, name)
+# These subclass the library's, which is loaded for them.
+_CLASSES = {name: f"axtrain.interop.quantize_config:{name}" for name in __all__[:2]}
+__getattr__, __dir__ = import_when_used(__name__, _CLASSES)

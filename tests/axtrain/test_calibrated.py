@@ -138,6 +138,7 @@ def test_at_the_errors_rank_it_is_the_bit_exact_layer(case):
 
 
 def test_lstm_at_the_errors_rank_is_the_bit_exact_layer():
+    keras.utils.set_random_seed(0)  # with some weights a state lies on the edge of two codes, and rounding decides
     model = keras.Sequential([keras.Input((5, 4)), keras.layers.LSTM(3)])
     x = np.random.default_rng(0).normal(size=(32, 5, 4)).astype(np.float32)
     noisy = ax.convert(model, ax.Hardware(multiplier=low_rank(2), quantisation=OFFSET), x)

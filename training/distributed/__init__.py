@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from axtrain.lazy_names import import_when_used
 
 # Loaded when first used: a process that serves as an actor imports this package, and Keras only if its work needs it.
-_PUBLIC = {
+_MODULES = {
     "BerrutGradients": "gradient_codes",
     "BerrutTrainer": "berrut_trainer",
     "CodedTrainer": "coded_trainer",
@@ -20,17 +19,7 @@ _PUBLIC = {
     "berrut_map": "berrut_mapping",
     "split": "network_trainer",
 }
+_PUBLIC = {name: f"{__name__}.{module}:{name}" for name, module in _MODULES.items()}
 
-__all__ = list(_PUBLIC)  # resolved by __getattr__
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+__all__ = list(_PUBLIC)
+__getattr__, __dir__ = import_when_used(__name__, _PUBLIC)

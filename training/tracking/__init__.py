@@ -7,11 +7,10 @@ logged by itself: a callback or a call does it. What a server does not take wait
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from axtrain.lazy_names import import_when_used
 
 # Loaded when first used, so that `axtrain track list` needs neither Keras nor MLflow.
-_PUBLIC = {
+_MODULES = {
     "run": "opening",
     "Run": "runs",
     "MLflow": "callback",
@@ -26,17 +25,7 @@ _PUBLIC = {
     "log_model": "active",
     "LOADER": "models",
 }
+_PUBLIC = {name: f"{__name__}.{module}:{name}" for name, module in _MODULES.items()}
 
-__all__ = list(_PUBLIC)  # resolved by __getattr__
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+__all__ = list(_PUBLIC)
+__getattr__, __dir__ = import_when_used(__name__, _PUBLIC)

@@ -16,7 +16,7 @@ _PART = 1 << 18  # waking a thread costs more than passing over fewer elements t
 
 
 def dequantised(value, quantiser):
-    """float32 ``scale * (clip(round(value / scale) + zero_point) - zero_point)``; no gradient passes."""
+    """float32 ``scale * (clip(round(value / scale) + zero_point) - zero_point)`` of one scale; no gradient passes."""
 
     def call(value, scale, zero_point):
         limits = (scale, zero_point, np.float32(quantiser.code_low), np.float32(quantiser.code_high))
@@ -24,10 +24,6 @@ def dequantised(value, quantiser):
         _shared(_dequantise, value.size, value.reshape(-1), limits, target.reshape(-1))
         return target
 
-    # Per channel the scale is an array; a kernel's few weights are left to TensorFlow.
-    if len(quantiser.scale.shape):
-        real = (quantiser.codes(value) - quantiser.zero_point) * quantiser.scale
-        return tf.where(tf.math.is_finite(value), real, float("nan"))
     real = tf.numpy_function(call, [value, quantiser.scale, quantiser.zero_point], tf.float32, stateful=False)
     return tf.ensure_shape(real, value.shape)
 

@@ -23,5 +23,6 @@ __all__ = [  # noqa: F822 - the classes are loaded when they are used
     "to_keras3",
 ]
 # These subclass the library's, which is loaded for them.
-_CLASSES = {name: f"axtrain.interop.quantize_config:{name}" for name in __all__[:2]}
-__getattr__, __dir__ = import_when_used(__name__, _CLASSES)
+_CLASSES = ("ApproximateQuantizeConfig", "ApproximateQuantizeScheme")
+_PUBLIC = {name: f"axtrain.interop.quantize_config:{name}" for name in _CLASSES}
+__getattr__, __dir__ = import_when_used(__name__, _PUBLIC)

@@ -34,7 +34,7 @@ class NativeEngine(Engine):
     name = "numba"
     fuses = True
     requires = "numba"
-    without = "tables of high rank then take 9 to 24 times as long as float32 products, instead of 1.3 to 3.3"
+    without = "tables of high rank then take 9 to 24 times as long as float32 products, instead of 1.3 to 3.6"
 
     def __init__(self, table: CodeTable) -> None:
         super().__init__(table)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,12 +16,14 @@ from keras import ops
 
 from axtrain import __version__
 from axtrain.controls import hardware_layers
-from axtrain.files import whole_file, write_whole
 from axtrain.integers.formats import check_formats, write_formats
+from axtrain.noise_models.files import whole_folder
+from axtrain.noise_models.reading import read_arrays, read_json
 from axtrain.quantisers import affine_parameters, symmetric_scale
 
 MANIFEST = "manifest.json"
 _FORMAT = "axtrain-export-1"
+_MODEL, _INTEGERS = "model.keras", "integers.npz"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Export:
         """The exported Keras model."""
         from axtrain.loading import load_model
 
-        return load_model(self.folder / "model.keras")
+        return load_model(self.folder / _MODEL)
 
 
 def export(
@@ -77,7 +77,7 @@ def export(
         model: a model from `convert`.
         folder: where to write; made if absent.
         accuracy: what was measured: an `evaluate` result, a number, or a JSON-able dictionary.
-        overwrite: replace a folder that an earlier export wrote.
+        overwrite: replace what an earlier export wrote, in one step; a folder with other files in it is refused.
         formats: names of further forms to write, see `axtrain.integers.formats.FORMATS`.
         calibration: samples for the ranges between products, which the formats in integers need: `x_train[:512]`.
 
@@ -88,7 +88,7 @@ def export(
         ValueError: no hardware layer in the model, or one without an activation range yet; an unknown format, or a
             model that cannot be written in it.
         ImportError: a format whose extra is not installed.
-        FileExistsError: the folder holds something else, or an export and `overwrite` is False.
+        FileExistsError: the folder holds something else than files of an earlier export, or `overwrite` is False.
     """
     formats = check_formats(formats)
     layers = list(hardware_layers(model))
@@ -102,17 +102,9 @@ def export(
             )
     folder = Path(folder).absolute()
     check_target(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as temporary:
         write_formats(model, temporary, formats, calibration)
         _write(model, layers, temporary, accuracy, formats)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return read_export(folder)
 
 
@@ -121,15 +113,11 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 
     Raises:
         FileNotFoundError: no manifest there, or a file that it lists is missing.
-        ValueError: not a manifest of this format, or a file that differs from it.
+        ValueError: not a manifest of this format, a file that differs from it, or is not listed.
     """
     folder = Path(folder)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    if manifest.get("format") != _FORMAT:
-        raise ValueError(f"Not a manifest of format {_FORMAT!r}. Received: {manifest.get('format')!r} in {folder}")
+    manifest = read_manifest(folder)
     for name, digest in manifest["files"].items():
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ValueError(f"A manifest lists files of its own folder alone. Received: {name!r} in {folder}")
         found = _sha256(folder / name)
         if found != digest:
             raise ValueError(
@@ -137,30 +125,71 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
                 f"Export again. Received: {found}, expected {digest}"
             )
     integers: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(folder / "integers.npz", allow_pickle=False) as arrays:
-        for entry in manifest["layers"]:
-            prefix = entry["name"] + "/"
-            integers[entry["name"]] = {k[len(prefix) :]: arrays[k] for k in arrays.files if k.startswith(prefix)}
+    arrays = read_arrays(folder / _INTEGERS, "an export's integers", "export again")
+    for entry in manifest["layers"]:
+        prefix = entry["name"] + "/"
+        integers[entry["name"]] = {k[len(prefix) :]: arrays[k] for k in arrays if k.startswith(prefix)}
+        if not integers[entry["name"]]:
+            raise ValueError(f"{folder / _INTEGERS} lacks a layer of the manifest; export again. Received: {prefix!r}")
     return Export(folder, manifest, integers)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an exported folder, whose files are not looked at.
+
+    Raises:
+        FileNotFoundError: no manifest there.
+        ValueError: not one of this format, one that is damaged, or that does not list what every export holds.
+    """
+    path = folder / MANIFEST
+    manifest = read_json(path, "an export's manifest", "export again")
+    if manifest.get("format") != _FORMAT:
+        raise ValueError(f"Not a manifest of format {_FORMAT!r}. Received: {manifest.get('format')!r} in {folder}")
+    files, layers = manifest.get("files"), manifest.get("layers")
+    well = isinstance(files, dict) and isinstance(layers, list) and "accuracy" in manifest
+    if not well or not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in layers):
+        raise ValueError(f"{path} must list files, layers and the accuracy; export again. Received: {sorted(manifest)}")
+    for name in files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"A manifest lists files of its own folder alone. Received: {name!r} in {folder}")
+    missing = [name for name in (_MODEL, _INTEGERS) if name not in files]
+    if missing:
+        raise ValueError(f"{path} must list every file of an export; export again. Received: none of {missing}")
+    return manifest
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Raises FileExistsError where `export` would not write."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not folder.is_dir() or not (folder / MANIFEST).is_file():
-        raise FileExistsError(f"Not overwriting something that is no export; choose another folder. Received: {folder}")
+    try:
+        listed = {MANIFEST, *read_manifest(folder)["files"]}
+    except (ValueError, OSError) as error:
+        raise FileExistsError(
+            f"Not overwriting something that is no export; choose another folder. Received: {folder} ({error})"
+        ) from error
+    others = sorted(set(_files(folder)) - listed)
+    if others:
+        raise FileExistsError(
+            "Not overwriting an export beside files that its manifest does not list; move them away, or choose another "
+            f"folder. Received: {folder} with {', '.join(others[:5])}{' and more' * (len(others) > 5)}"
+        )
     if not overwrite:
         raise FileExistsError(f"An export is there already; give overwrite=True to replace it. Received: {folder}")
 
 
+def _files(folder: Path) -> list[str]:
+    """All in a folder that is no folder itself, as a manifest names it."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
 def _write(model, layers, folder: Path, accuracy, formats) -> None:
-    model.save(folder / "model.keras")
+    model.save(folder / _MODEL)
     arrays: dict[str, Any] = {}
     for layer in layers:
         arrays.update({f"{layer.name}/{key}": value for key, value in _integers(layer).items()})
-    with whole_file(folder / "integers.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    np.savez_compressed(folder / _INTEGERS, **arrays)
     manifest = {
         "format": _FORMAT,
         "axtrain": __version__,
@@ -182,12 +211,10 @@ def _write(model, layers, folder: Path, accuracy, formats) -> None:
             for layer in layers
         ],
         "formats": list(formats),
-        "files": {
-            path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
-        },
+        "files": {name: _sha256(folder / name) for name in _files(folder)},
         "accuracy": accuracy.to_dict() if hasattr(accuracy, "to_dict") else accuracy,
     }
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def _single_kernel(layer) -> dict[str, list[int]]:
@@ -230,4 +257,8 @@ def _product_integers(product) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from axtrain.energy_model import EnergyModel
-from axtrain.files import write_whole
 from axtrain.hardware_checks import check_parts
 from axtrain.noise_models import multipliers
 from axtrain.noise_models.datapath import datapath_from_dict
 from axtrain.noise_models.description import Description
+from axtrain.noise_models.files import write_whole
 from axtrain.noise_models.memories import memory_from_dict
 from axtrain.noise_models.multiplier import Multiplier
 from axtrain.quantisation import Quantisation

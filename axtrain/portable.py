@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,9 @@ import keras
 
 from axtrain.controls import hardware_layers, set_chip, set_noise_strength
 from axtrain.copying import copy_of
+from axtrain.noise_models.files import whole_folder
+
+_SAVED_MODEL = ("assets", "fingerprint.pb", "saved_model.pb", "variables")
 
 
 def export_saved_model(
@@ -45,16 +46,8 @@ def export_saved_model(
     folder = Path(folder).absolute()
     _check_target(folder, overwrite)
     frozen = frozen_copy(model, chip)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as temporary:
         write_saved_model(frozen, temporary)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_saved_model(frozen: keras.Model, folder: Path) -> None:
@@ -103,5 +96,11 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         return
     if not (folder / "saved_model.pb").is_file():
         raise FileExistsError(f"Not overwriting what is no SavedModel; choose another folder. Received: {folder}")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _SAVED_MODEL)
+    if others:
+        raise FileExistsError(
+            "Not overwriting a SavedModel beside other files; move them away, or choose another folder. "
+            f"Received: {folder} with {', '.join(others)}"
+        )
     if not overwrite:
         raise FileExistsError(f"A SavedModel is there already; overwrite=True replaces it. Received: {folder}")

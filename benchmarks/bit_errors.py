@@ -36,7 +36,7 @@ from resnet8 import resnet8
 from study_training import commit, keep_averages, save, shifted_and_mirrored
 
 import axtrain as ax
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 
 RATES = (1e-5, 1e-3, 1e-2, 2.5e-2)
 WAYS = ("ordinary", "clipped", "randbet", "passive")

@@ -36,7 +36,7 @@ from timing import machine
 from axtrain import coded
 from axtrain.coded.renewal import success
 from axtrain.coded.simulation import iteration_time
-from axtrain.files import whole_file, write_whole
+from axtrain.noise_models.files import whole_file, write_whole
 
 RATES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 SETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}

@@ -27,7 +27,7 @@ from distributed_gradients import STRAGGLERS, berrut, berrut_on_actors
 from distributed_nodes import nodes
 from distributed_report import report
 
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 
 
 def kept(path: Path, make) -> list[dict]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from study_training import commit
 from timing import machine
 
-from axtrain.files import whole_file, write_whole
+from axtrain.noise_models.files import whole_file, write_whole
 
 
 def picture(simulated: list[dict], measured: list[dict], agents: list[dict], path: Path) -> None:

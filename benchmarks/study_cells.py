@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from axtrain.files import whole_file
+from axtrain.noise_models.files import whole_file
 
 KEY = ("task", "network", "hardware", "part")
 COLUMNS = (*KEY, "commit", "seconds", "accuracies")

@@ -14,7 +14,7 @@ from study_tasks import TASKS, load
 from study_training import commit, keep_averages, save
 
 import axtrain as ax
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 
 MULTIPLIERS = {"mild": "mul8s_1L2H", "medium": "mul8u_17KS", "coarse": "mul8u_JV3"}
 METHODS = ("conventional", "decay", "passive", "active", "both")

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from axtrain.files import whole_file
+from axtrain.noise_models.files import whole_file
 
 
 def shifted_and_mirrored(images, labels):

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .csv_rows import rows_of
 from .description import Description
+from .reading import csv_rows
 
 
 def check_voltage(voltage: float) -> float:
@@ -148,8 +148,7 @@ class TabulatedCurve(Description):
         Raises:
             ValueError: for a missing column or an entry that is not a number, with its line; or a bad table.
         """
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = rows_of(file)
+        with csv_rows(path, "a curve", "give a CSV with a header line and the columns voltage and rate") as reader:
             if not {"voltage", "rate"} <= set(reader.fieldnames or ()):
                 raise ValueError(
                     f"{path} needs a header line with the columns voltage and rate. Received: {reader.fieldnames!r}"
@@ -162,11 +161,11 @@ class TabulatedCurve(Description):
                     raise ValueError(
                         f"{path}, line {reader.line_num}: voltage and rate must be numbers. Received: {row!r}"
                     ) from None
-        return cls(
-            voltages=tuple(voltage for voltage, _ in rows),
-            rates=tuple(rate for _, rate in rows),
-            source=os.path.basename(path) if source is None else source,
-        )
+            return cls(
+                voltages=tuple(voltage for voltage, _ in rows),
+                rates=tuple(rate for _, rate in rows),
+                source=os.path.basename(path) if source is None else source,
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able description that `curve_from_dict` reads."""

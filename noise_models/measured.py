@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .csv_rows import rows_of
 from .memory import Memory, in_range
 from .protections import Protection
+from .reading import csv_rows, read_array, reading
+
+LARGEST_MAP = 1 << 28
+"""Most cells of a `FaultMap`, 32 MiB of memory: a byte is held for each (chosen here)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,8 @@ class FaultMap:
         temperature: in degrees Celsius, or `None`.
 
     Raises:
-        ValueError: for cells outside of the memory, a cell that stands twice, or lists of unequal length.
+        ValueError: for cells outside of the memory, a cell that stands twice, lists of unequal length, or more than
+            `LARGEST_MAP` cells.
     """
 
     words: int
@@ -47,6 +52,11 @@ class FaultMap:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an int >= 1. Received: {name}={value!r}")
+        if self.words * self.word_bits > LARGEST_MAP:
+            raise ValueError(
+                f"A map has at most {LARGEST_MAP} cells; give that of the part of the memory where the network lies. "
+                f"Received: words={self.words}, word_bits={self.word_bits}"
+            )
         for name in ("addresses", "bits", "values"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
@@ -65,7 +75,7 @@ class FaultMap:
                 raise ValueError(f"`{name}` must lie in 0 .. {limit - 1}. Received: {outside[:3]}")
         cells = list(zip(self.addresses, self.bits, strict=True))
         if len(set(cells)) < len(cells):
-            twice = next(cell for i, cell in enumerate(cells) if cell in cells[:i])
+            twice = next(cell for cell, count in Counter(cells).items() if count > 1)
             raise ValueError(f"A cell may stand once in a map. Received: address {twice[0]}, bit {twice[1]} twice")
 
     @property
@@ -84,22 +94,19 @@ class FaultMap:
         Raises:
             ValueError: for another array, or integers without `words` and `word_bits`.
         """
-        array = np.load(path, allow_pickle=False)
-        if array.ndim == 2 and array.dtype == bool:
-            addresses, bits = np.nonzero(array)
-            return cls(
-                words=array.shape[0],
-                word_bits=array.shape[1],
-                addresses=tuple(addresses.tolist()),
-                bits=tuple(bits.tolist()),
-                **context,
-            )
-        if array.ndim != 2 or array.shape[1] not in (2, 3) or not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(
-                f"{path} must hold booleans of shape (words, word_bits) or integers of shape (cells, 2 or 3). "
-                f"Received: {array.dtype} of shape {array.shape}"
-            )
-        return cls._from_rows(path, array.tolist(), array.shape[1] == 3, context)
+        what, remedy = "a map of failing cells", "save it again with np.save(path, map)"
+        array = read_array(path, what, remedy)
+        with reading(path, what, remedy):
+            if array.ndim == 2 and array.dtype == bool:
+                addresses, bits = (found.tolist() for found in np.nonzero(array))
+                words, word_bits = array.shape
+                return cls(words=words, word_bits=word_bits, addresses=addresses, bits=bits, **context)
+            if array.ndim != 2 or array.shape[1] not in (2, 3) or not np.issubdtype(array.dtype, np.integer):
+                raise ValueError(
+                    f"{path} must hold booleans of shape (words, word_bits) or integers of shape (cells, 2 or 3). "
+                    f"Received: {array.dtype} of shape {array.shape}"
+                )
+            return cls._from_rows(path, array.tolist(), array.shape[1] == 3, context)
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str], **context: Any) -> FaultMap:
@@ -112,8 +119,8 @@ class FaultMap:
         Raises:
             ValueError: for a missing column or an entry that is no integer, with its line; or a bad map.
         """
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = rows_of(file)
+        remedy = "give a CSV with a header line and the columns address, bit and, for stuck cells, value"
+        with csv_rows(path, "a map of failing cells", remedy) as reader:
             columns = [name for name in ("address", "bit", "value") if name in (reader.fieldnames or ())]
             if columns[:2] != ["address", "bit"]:
                 raise ValueError(
@@ -127,7 +134,7 @@ class FaultMap:
                     raise ValueError(
                         f"{path}, line {reader.line_num}: {', '.join(columns)} must be integers. Received: {row!r}"
                     ) from None
-        return cls._from_rows(path, rows, len(columns) == 3, context)
+            return cls._from_rows(path, rows, len(columns) == 3, context)
 
     @classmethod
     def _from_rows(cls, path: Any, rows: list[list[int]], with_values: bool, context: dict[str, Any]) -> FaultMap:
@@ -233,12 +240,14 @@ class MeasuredMemory(Memory):
 
         faulty, ones = _cells(self.map)
         width = protection.width(bits)
-        place = ops.cast(positions(shape), "int32")
+        known = math.prod(length for length in shape if isinstance(length, int))  # weights; a batch is never so many
+        last = (known + self.map.words + address % len(faulty)) * width
+        place = ops.cast(positions(shape), "int32" if last < 1 << 31 else "int64")
         if self.rotate:  # a number of the chip, the same for all its words
             chip = ops.stack([seed[0], ops.zeros_like(seed[1])])  # the second word tells layers of one chip apart
-            place = place + hashed(ops.zeros((1,), "uint32"), chip) % self.map.words
+            place = place + ops.cast(hashed(ops.zeros((1,), "uint32"), chip) % self.map.words, place.dtype)
         first = (place + address % len(faulty)) * width
-        masks = [ops.zeros_like(place), ops.zeros_like(place)]
+        masks = [ops.zeros_like(place, dtype="int32") for _ in range(2)]
         for bit in range(width):
             cell = (first + bit) % len(faulty)
             # A schedule takes part of the cells, more of them as it rises.

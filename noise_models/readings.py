@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .csv_rows import rows_of
 from .curves import check_voltage
+from .reading import csv_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ class Readings:
             ValueError: for a bad entry, with its line; a chip that lacks a voltage or has it twice; bad counts.
         """
         table: dict[tuple[str, float], np.ndarray] = {}
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = rows_of(file)
+        remedy = "give a CSV with a header line and the columns voltage, failures and cells"
+        with csv_rows(path, "a tester's counts", remedy) as reader:
             columns = ("voltage", "failures", "cells")
             if not set(columns) <= set(reader.fieldnames or ()):
                 raise ValueError(f"{path} needs the columns {', '.join(columns)}. Received: {reader.fieldnames!r}")
@@ -105,11 +105,13 @@ class Readings:
                     mend = "give one row per voltage and chip (column `chip`), or pass nested=False to sum"
                     raise ValueError(f"{where}: {mend}. Received: {voltage} V twice")
                 table[key] = table.get(key, 0) + np.array(counts, np.int64)
-        chips, voltages = (list(dict.fromkeys(names)) for names in zip(*table, strict=True)) if table else ([""], [])
-        for chip, voltage in itertools.product(chips, voltages):
-            if (chip, voltage) not in table:
-                mend = "measure every chip at every voltage, or leave out the incomplete chips or voltages"
-                raise ValueError(f"{path}: {mend}. Received: no row of chip {chip!r} at {voltage} V")
-        both = np.array([table[key] for key in itertools.product(chips, voltages)], np.int64)
-        failures, cells = both.reshape(len(chips), len(voltages), 2).transpose(2, 0, 1)
-        return cls(voltages=voltages, failures=failures, cells=cells, nested=nested, source=os.path.basename(path))
+            chips, voltages = (
+                (list(dict.fromkeys(names)) for names in zip(*table, strict=True)) if table else ([""], [])
+            )
+            for chip, voltage in itertools.product(chips, voltages):
+                if (chip, voltage) not in table:
+                    mend = "measure every chip at every voltage, or leave out the incomplete chips or voltages"
+                    raise ValueError(f"{path}: {mend}. Received: no row of chip {chip!r} at {voltage} V")
+            both = np.array([table[key] for key in itertools.product(chips, voltages)], np.int64)
+            failures, cells = both.reshape(len(chips), len(voltages), 2).transpose(2, 0, 1)
+            return cls(voltages=voltages, failures=failures, cells=cells, nested=nested, source=os.path.basename(path))

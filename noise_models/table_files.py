@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,14 @@ from typing import BinaryIO
 import numpy as np
 
 from .circuits import operand_widths
+from .files import whole_file
+from .reading import array_from, array_header, check_member, reading
 
 LARGEST_TABLE_BITS = 10
 """Widest operand of a table: 10 by 10 bits are a million products, 4 MiB."""
+
+# Bytes of text that are read for one product, and for all else in a file (chosen here; a C source holds other things).
+_TEXT_OF_A_CELL, _TEXT_BESIDE = 64, 1 << 20
 
 
 def read_table(path: str | os.PathLike[str], bits: int | tuple[int, int], signed: bool) -> np.ndarray:
@@ -82,16 +86,8 @@ def write_table(path: str | os.PathLike[str], table: np.ndarray, bits: int | tup
             f"`table` must be integers of shape {shape} for bits={widths}. "
             f"Received: shape={table.shape}, dtype={table.dtype}"
         )
-    # In the same folder, because os.replace is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            writer(file, table, bool(signed), path)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        writer(file, table, bool(signed), path)
 
 
 def _known_suffix(path: Path, formats: dict[str, Callable]) -> Callable:
@@ -105,17 +101,9 @@ def _known_suffix(path: Path, formats: dict[str, Callable]) -> Callable:
         ) from None
 
 
-def _npy_from(file: BinaryIO, label: str, shape: tuple[int, int]) -> np.ndarray:
-    """Read one array in NumPy's format, checking header and length before anything is allocated."""
-    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
-        version = np.lib.format.read_magic(file)
-        found, fortran_order, dtype = headers[version](file)
-    except (ValueError, KeyError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{label} is not a file written by np.save (pickles are never read); save the table with "
-            f"np.save(path, table). Received: {error}"
-        ) from error
+def _npy_from(file: BinaryIO, label: str, shape: tuple[int, int], size: int) -> np.ndarray:
+    """Read one array in NumPy's format, whose header is compared with what is wanted before anything is allocated."""
+    found, _, dtype = array_header(file)
     if dtype.kind not in "iuf":
         raise ValueError(
             f"{label} must hold integers, and pickled objects are never read; save the table with "
@@ -126,42 +114,44 @@ def _npy_from(file: BinaryIO, label: str, shape: tuple[int, int]) -> np.ndarray:
             f"{label} must hold an array of shape {shape}, activation first; reshape it, or give the `bits` "
             f"of its operands. Received: shape={found}"
         )
-    expected = math.prod(shape) * dtype.itemsize
-    data = file.read(expected)
-    received = len(data) + len(file.read())
-    if received != expected:
-        raise ValueError(
-            f"{label} must hold {expected} bytes after its header; write it again with np.save. "
-            f"Received: {received} bytes"
-        )
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+    file.seek(0)
+    return array_from(file, size)
 
 
 def _read_npy(path: Path, shape: tuple[int, int], signed: bool) -> np.ndarray:
-    with open(path, "rb") as file:
-        return _npy_from(file, str(path), shape)
+    remedy = "save the table with np.save(path, table)"
+    with reading(path, "one array written by np.save (pickles are never read)", remedy), open(path, "rb") as file:
+        return _npy_from(file, str(path), shape, path.stat().st_size)
 
 
 def _read_npz(path: Path, shape: tuple[int, int], signed: bool) -> np.ndarray:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            name = names[0] if len(names) == 1 else "table.npy"
-            if name not in names:
-                raise ValueError(
-                    f"{path} must hold one array, or one named 'table'. "
-                    f"Received: {[n.removesuffix('.npy') for n in names]}"
-                )
-            with archive.open(name) as file:
-                return _npy_from(file, f"{path}[{name}]", shape)  # type: ignore[arg-type]
-    except zipfile.BadZipFile as error:
+    what, remedy = "a whole .npz archive", "write it again with np.savez"
+    with reading(path, what, remedy), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        name = names[0] if len(names) == 1 else "table.npy"
+        if names.count(name) != 1:
+            raise ValueError(
+                f"{path} must hold one array, or one named 'table'. Received: {[n.removesuffix('.npy') for n in names]}"
+            )
+        member = archive.getinfo(name)
+        check_member(member)
+        with archive.open(member) as file:
+            return _npy_from(file, f"{path}[{name}]", shape, member.file_size)  # type: ignore[arg-type]
+
+
+def _text(path: Path, shape: tuple[int, int]) -> str:
+    """The text of a table's file, whose size is looked at first."""
+    largest = _TEXT_BESIDE + _TEXT_OF_A_CELL * math.prod(shape)
+    if path.stat().st_size > largest:
         raise ValueError(
-            f"{path} is not a whole .npz archive; write it again with np.savez. Received: {error}"
-        ) from error
+            f"{path} is too large for {math.prod(shape)} products; is it another file? "
+            f"Received: {path.stat().st_size} bytes, at most {largest} are read"
+        )
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _read_csv(path: Path, shape: tuple[int, int], signed: bool) -> np.ndarray:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = _text(path, shape).splitlines()
     integer = re.compile(r"\s*[-+]?[0-9]{1,10}\s*")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -216,7 +206,7 @@ def _c_integer(text: str) -> int | None:
 
 
 def _read_c(path: Path, shape: tuple[int, int], signed: bool) -> np.ndarray:
-    source = _C_COMMENT_OR_STRING.sub(" ", path.read_text(encoding="utf-8", errors="replace"))
+    source = _C_COMMENT_OR_STRING.sub(" ", _text(path, shape))
     tables: list[tuple[str, list[int]]] = []
     counts = []
     for match in _C_INITIALISER.finditer(source):

@@ -16,9 +16,9 @@ from sklearn.model_selection import train_test_split
 from axtrain.conversion import convert
 from axtrain.energy_estimate import energy
 from axtrain.exporting import check_target, export
-from axtrain.files import whole_file
 from axtrain.hardware import Hardware
 from axtrain.noise_models import memories, multipliers
+from axtrain.noise_models.files import whole_file
 from axtrain.training.callbacks import MLflow, NoiseSchedule
 from axtrain.training.evaluation import Evaluation, evaluate
 from axtrain.training.plots import chips_figure

@@ -15,7 +15,7 @@ import numpy as np
 
 from axtrain import __version__
 from axtrain.controls import hardware_layers
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 from axtrain.training.evaluation import metric_name
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 
 _FORMAT = "axtrain-training-state-1"
 

@@ -100,6 +100,42 @@ def test_what_may_be_overwritten(model, tmp_path):
     ax.export(model, tmp_path / "empty")
 
 
+def test_only_what_the_manifest_lists_is_replaced(model, tmp_path):
+    """The manifest of another project, and one's own files beside those of an export."""
+    site = tmp_path / "site"
+    (site / "src").mkdir(parents=True)
+    (site / "manifest.json").write_text('{"name": "my web app"}')
+    (site / "src" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="no export; choose another folder"):
+        ax.export(model, site, overwrite=True)
+    out = tmp_path / "out"
+    ax.export(model, out)
+    (out / "board").mkdir()
+    (out / "board" / "main.c").write_text("mine")
+    (out / "link").symlink_to(site / "src" / "thesis.tex")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match=r"does not list; move them away.*board/main\.c, link"):
+            ax.export(model, out, overwrite=overwrite)
+    assert (out / "board" / "main.c").read_text() == "mine" and (site / "src" / "thesis.tex").exists()
+
+
+def test_what_the_manifest_does_not_list_is_not_read(model, tmp_path):
+    ax.export(model, tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    whole = json.loads(path.read_text())
+    for name in ("integers.npz", "model.keras"):
+        files = {other: digest for other, digest in whole["files"].items() if other != name}
+        path.write_text(json.dumps({**whole, "files": files}))
+        with pytest.raises(ValueError, match=f"must list every file.*none of.*{name}"):
+            ax.read_export(tmp_path / "out")
+    path.write_text(json.dumps({**whole, "layers": [*whole["layers"], {"name": "other"}]}))
+    with pytest.raises(ValueError, match="lacks a layer of the manifest.*'other/'"):
+        ax.read_export(tmp_path / "out")
+    path.write_text(json.dumps({key: value for key, value in whole.items() if key != "files"}))
+    with pytest.raises(ValueError, match="must list files"):
+        ax.read_export(tmp_path / "out")
+
+
 def test_an_export_that_fails_leaves_nothing_and_keeps_the_old_one(model, tmp_path, monkeypatch):
     old = ax.export(model, tmp_path / "out").manifest
 

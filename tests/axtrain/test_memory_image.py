@@ -325,8 +325,32 @@ def test_what_is_refused(tmp_path, plain):
         (tmp_path / "bad.hex").write_text(text)
         with pytest.raises(ValueError, match=message):
             read_rows(tmp_path / "bad.hex", 8, 2)
-    (tmp_path / "good.hex").write_text("/* a\nb */ @1 0_f // 7\n")
-    assert read_rows(tmp_path / "good.hex", 8, 3) == [0, 15, 0]
+    (tmp_path / "good.hex").write_text("/* a\nb */ @1 0_f // 7\n 3 @0 1")
+    assert read_rows(tmp_path / "good.hex", 8, 3) == [1, 15, 3]
+    for text, message in (("1 2", "all of 3 rows.*without row 2"), ("1 2 3 @1 2", "row 1 twice")):
+        (tmp_path / "bad.hex").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_rows(tmp_path / "bad.hex", 8, 3)
     (tmp_path / "weights.json").write_text("{}")
     with pytest.raises(ValueError, match="Not a map of format"):
         read_memory(tmp_path)
+
+
+def test_a_damaged_image_is_not_read_and_a_foreign_one_not_replaced(tmp_path, plain):
+    model = converted(plain, None)
+    write_memory(model, tmp_path)
+    whole = (tmp_path / "weights.hex").read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole.replace(b"7", b"8", 1)):
+        (tmp_path / "weights.hex").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"weights\.hex cannot be read.*sha256"):
+            read_memory(tmp_path)
+    write_memory(model, tmp_path)  # its own files it replaces
+    (tmp_path / "dump.hex").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"dump\.hex must name all of"):
+        read_memory(tmp_path, image=tmp_path / "dump.hex")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "weights.bin").write_bytes(b"of another network")
+    with pytest.raises(FileExistsError, match=r"no image of a weight memory.*weights\.bin"):
+        write_memory(model, other)
+    assert (other / "weights.bin").read_bytes() == b"of another network"

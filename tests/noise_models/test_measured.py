@@ -3,12 +3,14 @@
 import itertools
 import json
 import math
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.stats import norm
 
+from axtrain.noise_models import measured, random_numbers
 from axtrain.noise_models.measured import FaultMap, MeasuredMemory, is_nested
 from axtrain.noise_models.memories import ApproximateDRAM, BitErrors, Parity, Retention, memory_from_dict
 
@@ -181,3 +183,19 @@ def test_round_trips_through_json():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_map_larger_than_any_network_is_refused_before_it_is_laid_out():
+    with pytest.raises(ValueError, match=r"at most 268435456 cells; give that of the part.*Received: words=1000000000"):
+        FaultMap(words=10**9, word_bits=8, addresses=(1,), bits=(0,))
+
+
+def test_cells_beyond_32_bits_are_the_right_ones(monkeypatch):
+    """The words from 500,000,000 on of a layer of 2^30 words, whose cells have numbers above 2^31."""
+    first, words = 500_000_000, 7
+    found = FaultMap(words=words, word_bits=8, addresses=(3,), bits=(2,))
+    monkeypatch.setattr(measured, "math", types.SimpleNamespace(prod=lambda lengths: 1 << 30))
+    near = random_numbers.positions
+    monkeypatch.setattr(random_numbers, "positions", lambda shape: near(shape) + tf.constant(first, tf.uint32))
+    read = np.asarray(MeasuredMemory(maps=(found,)).read(np.zeros(2 * words, "int32"), 8, 1))
+    assert read.tolist() == [4 if (first + i) % words == 3 else 0 for i in range(2 * words)]

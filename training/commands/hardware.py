@@ -79,7 +79,7 @@ def fit_hardware(readings: Path, out: Path, voltage: float, confidence: float, p
         memory = NearThresholdSRAM(voltage=voltage, curve=fit.curve)
         Hardware(weight_memory=memory, name=readings.stem).to_json(out)
         if plot is not None:
-            from axtrain.files import save_figure
+            from axtrain.noise_models.files import save_figure
 
             save_figure(fit.plot(), plot)
     click.echo(f"{fit}\nat {voltage:g} V: {memory.rate:.3g} of the bits fail\nWrote {out}")

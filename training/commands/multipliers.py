@@ -62,7 +62,7 @@ def show_multiplier(name: str, bits: int, signed: bool, as_json: bool, plot: Pat
     with told():
         chosen = _found(name, bits, signed)
         if plot is not None:
-            from axtrain.files import save_figure
+            from axtrain.noise_models.files import save_figure
 
             save_figure(chosen.plot(), plot)
     _show([chosen], as_json)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 
 COMMAND = "axtrain-command-1"
 _SOFTWARE = ("axtrain", "tensorflow", "keras", "numpy", "numba", "mlflow")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 
 _FORMAT = "axtrain-distributed-1"
 

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from axtrain.controls import hardware_layers, set_noise_strength
-from axtrain.files import save_figure, whole_file, write_whole
 from axtrain.hardware import Hardware
 from axtrain.loading import load_model
+from axtrain.noise_models.files import save_figure, whole_file, write_whole
 from axtrain.training.callbacks import MLflow, NoiseSchedule
 from axtrain.training.data_files import check_labels, check_samples, load_split
 from axtrain.training.jobs.shared import converted, cross_entropy, tracked

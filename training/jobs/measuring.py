@@ -9,8 +9,8 @@ from typing import Any
 import click
 import keras
 
-from axtrain.files import save_figure, write_whole
 from axtrain.loading import load_model
+from axtrain.noise_models.files import save_figure, write_whole
 from axtrain.training.data_files import check_samples, load_split
 from axtrain.training.evaluation import Evaluation, evaluate
 from axtrain.training.jobs.shared import converted, for_test, tracked

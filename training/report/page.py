@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from axtrain import __version__
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 from axtrain.training.report.content import sections
 from axtrain.training.report.folder import read_folder
 from axtrain.training.report.run import Run

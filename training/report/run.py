@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from axtrain.files import write_whole
 from axtrain.hardware import Hardware
+from axtrain.noise_models.files import write_whole
 from axtrain.training.evaluation import Evaluation
 from axtrain.training.search.results import SearchResult
 from axtrain.training.sweep.results import Sweep

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from axtrain.controls import hardware_layers, set_chip
-from axtrain.files import whole_file
 from axtrain.loading import load_model
+from axtrain.noise_models.files import whole_file
 from axtrain.training.evaluation import (
     Evaluation,
     as_pipeline,

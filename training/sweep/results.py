@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 from axtrain.training.evaluation import Evaluation
 
 _FORMAT = "axtrain-sweep-1"

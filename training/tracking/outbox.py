@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from axtrain.files import write_whole
+from axtrain.noise_models.files import write_whole
 
 OUTBOX = "axtrain_outbox"
 """The folder, in the current one, where no other is given."""

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from axtrain.files import write_whole
 from axtrain.integers.c_code.arithmetic import CLAMPED, REQUANTISED, REQUANTISED_ONCE, SOFTMAX
 from axtrain.integers.c_code.buffers import Buffers, planned
 from axtrain.integers.c_code.multipliers import Circuit, circuits
@@ -16,6 +15,7 @@ from axtrain.integers.c_code.products import product_data, product_function
 from axtrain.integers.c_code.program import example_program
 from axtrain.integers.c_code.text import array, comment, identifier, identifiers, shape_text
 from axtrain.integers.network import Addition, IntegerNetwork, Operation, Product, Rescale, Reshape, Softmax
+from axtrain.noise_models.files import write_whole
 
 
 def write(model: Any, network: IntegerNetwork, folder: str | os.PathLike[str]) -> None:

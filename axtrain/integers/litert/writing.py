@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from axtrain.files import write_whole
 from axtrain.integers.litert.operations import OPERATORS
 from axtrain.integers.network import IntegerNetwork, Operation, Tensor
+from axtrain.noise_models.files import write_whole
 
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from axtrain.files import write_whole
 from axtrain.integers.c_code.text import shape_text
 from axtrain.integers.memory.intel_hex import intel_hex
 from axtrain.integers.memory.row_files import cells_of_rows, read_rows, rows_bytes, rows_of_cells, rows_text
@@ -23,10 +24,14 @@ from axtrain.integers.memory.words import (
     places,
 )
 from axtrain.integers.network import IntegerNetwork
+from axtrain.noise_models.files import write_whole
 from axtrain.noise_models.protections import Protection, protection_from_dict
+from axtrain.noise_models.reading import read_json, reading
 
 _FORMAT = "axtrain-memory-1"
 _MAP, _HEX, _BIN, _INTEL = "weights.json", "weights.hex", "weights.bin", "weights.ihex"
+_WIDEST = 4096
+_WHAT, _REMEDY = "a map of a weight memory", "write it again with write_memory"
 
 
 def write(model: Any, network: IntegerNetwork | None, folder: str | os.PathLike[str], *, intel: bool = False) -> None:
@@ -79,6 +84,7 @@ def write_memory(
     Raises:
         ValueError: layers with different memories, nothing to store, a bad width or encoding, codes that it cannot
             represent.
+        FileExistsError: files of these names lie there that are no image of a weight memory.
 
     Examples:
         >>> import keras, tempfile, axtrain as ax
@@ -108,30 +114,51 @@ def read_memory(
 
     Args:
         folder: that `write_memory` wrote.
-        image: a `.hex` file to read in place of the folder's, such as what a testbench dumped with faults in it.
+        image: a `.hex` file to read in place of the folder's, such as what a testbench dumped with faults in it;
+            it must name every row. The folder's own is checked against the sum in the map.
 
     Raises:
         ValueError: not a map of this format, or an image that is not as the map says.
     """
     folder = Path(folder)
-    described = json.loads((folder / _MAP).read_text())
+    described = _map(folder)
+    path = folder / _HEX if image is None else Path(image)
+    with reading(path, "an image of that map", "write it again, or dump every row of the memory"):
+        if image is None and "sha256" in described:  # images of earlier versions have no sums
+            _check_sum(path, described["sha256"].get(_HEX))
+        width = described["width"]
+        cells = cells_of_rows(read_rows(path, width, described["rows"]), width)
+    with reading(folder / _MAP, _WHAT, _REMEDY):
+        form = WordFormat(
+            bits=described["bits"], encoding=described["encoding"], protection=_protection(described["protection"])
+        )
+        return {entry["name"]: _codes(entry, cells, form) for entry in described["layers"]}
+
+
+def _map(folder: Path) -> dict[str, Any]:
+    described = read_json(folder / _MAP, _WHAT, _REMEDY)
     if described.get("format") != _FORMAT:
         raise ValueError(f"Not a map of format {_FORMAT!r}. Received: {described.get('format')!r} in {folder / _MAP}")
-    form = WordFormat(
-        bits=described["bits"],
-        encoding=described["encoding"],
-        protection=_protection(described["protection"]),
-    )
-    path = folder / _HEX if image is None else Path(image)
-    width = described["width"]
-    cells = cells_of_rows(read_rows(path, width, described["rows"]), width)
-    codes = {}
-    for entry in described["layers"]:
-        first, count = entry["first_word"] * form.cells, entry["words"] * form.cells
-        bits = cells[first : first + count].reshape(-1, form.cells).astype(np.int64)
-        stored = (bits << np.arange(form.cells)).sum(1)
-        codes[entry["name"]] = form.read(stored, int(np.prod(entry["shape"]))).reshape(entry["shape"])
-    return codes
+    with reading(folder / _MAP, _WHAT, _REMEDY):
+        largest = (folder / _HEX).stat().st_size if (folder / _HEX).exists() else math.inf
+        if not 0 < described["rows"] <= largest or not 1 <= described["width"] <= _WIDEST:
+            raise ValueError(f"rows={described['rows']}, width={described['width']}")
+    return described
+
+
+def _check_sum(path: Path, expected: Any) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise ValueError(f"a file of sha256 {found}; its map says {expected}")
+
+
+def _codes(entry: dict[str, Any], cells: np.ndarray, form: WordFormat) -> np.ndarray:
+    first, count = entry["first_word"] * form.cells, entry["words"] * form.cells
+    if first < 0 or count < 0 or first + count > len(cells):
+        raise ValueError(f"{entry['name']} in cells {first} to {first + count} of {len(cells)}")
+    bits = cells[first : first + count].reshape(-1, form.cells).astype(np.int64)
+    stored = (bits << np.arange(form.cells)).sum(1)
+    return form.read(stored, math.prod(entry["shape"])).reshape(entry["shape"])
 
 
 def write_blocks(
@@ -146,8 +173,10 @@ def write_blocks(
     if not blocks:
         raise ValueError("Nothing to store: no layer of it has weights on hardware; use axtrain.convert first.")
     width = form.cells if width is None else width
-    if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= 4096:
-        raise ValueError(f"`width` must be an int from 1 to 4096 cells. Received: width={width!r}")
+    if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= _WIDEST:
+        raise ValueError(f"`width` must be an int from 1 to {_WIDEST} cells. Received: width={width!r}")
+    folder = Path(folder)
+    _check_target(folder)
     starts, stored = places(blocks, form), [form.stored(block.codes) for block in blocks]
     ends = [start + len(words) for start, words in zip(starts, stored, strict=True)]
     cells = np.zeros(max(ends) * form.cells, np.uint8)
@@ -185,14 +214,28 @@ def write_blocks(
     contents = {
         _HEX: rows_text(rows, width, marks).encode("ascii"),
         _BIN: rows_bytes(rows, width),
-        _MAP: json.dumps(described, indent=1).encode(),
     }
     if intel:
         contents[_INTEL] = intel_hex(contents[_BIN]).encode("ascii")
-    folder = Path(folder)
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    contents[_MAP] = json.dumps({**described, "sha256": sums}, indent=1).encode()  # the last: it says what is whole
     for name, content in contents.items():
         write_whole(folder / name, content)
     return tuple(folder / name for name in contents)
+
+
+def _check_target(folder: Path) -> None:
+    """Raises FileExistsError where a file of someone else would be replaced."""
+    there = [name for name in (_MAP, _HEX, _BIN, _INTEL) if (folder / name).exists()]
+    if not there:
+        return
+    try:
+        _map(folder)
+    except (ValueError, OSError) as error:
+        raise FileExistsError(
+            "Not overwriting files that are no image of a weight memory; choose another folder. "
+            f"Received: {folder} with {', '.join(there)} ({error})"
+        ) from error
 
 
 def _about(described: dict[str, Any]) -> str:

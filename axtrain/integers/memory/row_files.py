@@ -12,6 +12,8 @@ import numpy as np
 
 from axtrain.integers.c_code.text import plain
 
+_TEXT_OF_A_ROW, _TEXT_BESIDE = 64, 1 << 20  # bytes beside the digits that are read: comments, addresses (chosen here)
+
 
 def rows_of_cells(cells: np.ndarray, width: int) -> list[int]:
     """Rows of `width` cells each, lowest bit first, the last filled up with zeros.
@@ -51,7 +53,7 @@ def rows_text(rows: Sequence[int], width: int, marks: dict[int, list[str]]) -> s
 
 
 def read_rows(path: str | os.PathLike[str], width: int, count: int) -> list[int]:
-    """The rows of a `$readmemh` file: comments, `@address` marks, hexadecimal words. Rows it does not name are 0.
+    """The rows of a `$readmemh` file: comments, `@address` marks, hexadecimal words.
 
     Args:
         path: the file.
@@ -59,10 +61,13 @@ def read_rows(path: str | os.PathLike[str], width: int, count: int) -> list[int]
         count: of rows.
 
     Raises:
-        ValueError: what is no hexadecimal word of that width, or lies outside.
+        ValueError: what is no hexadecimal word of that width, or lies outside; a row named twice, or not at all.
     """
-    rows, address = [0] * count, 0
-    text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", Path(path).read_text(), flags=re.DOTALL)
+    path = Path(path)
+    if path.stat().st_size > _TEXT_OF_A_ROW * count + width * count + _TEXT_BESIDE:
+        raise ValueError(f"{path} must hold {count} rows of {width} bits. Received: {path.stat().st_size} bytes")
+    rows, address = dict[int, int](), 0
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", path.read_text(encoding="ascii", errors="replace"), flags=re.DOTALL)
     for word in text.split():
         digits = word.removeprefix("@").replace("_", "")
         if not re.fullmatch(r"[0-9a-fA-F]+", digits):
@@ -73,6 +78,11 @@ def read_rows(path: str | os.PathLike[str], width: int, count: int) -> list[int]
             continue
         if address >= count or value >> width:
             raise ValueError(f"{path} must hold {count} rows of {width} bits. Received: {word} at row {address:x}")
+        if address in rows:
+            raise ValueError(f"{path} must name each row once. Received: row {address:x} twice")
         rows[address] = value
         address += 1
-    return rows
+    if len(rows) < count:
+        first = next(row for row in range(count) if row not in rows)
+        raise ValueError(f"{path} must name all of {count} rows. Received: {len(rows)}, without row {first:x}")
+    return [rows[row] for row in range(count)]

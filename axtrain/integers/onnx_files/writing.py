@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from axtrain.files import whole_file
 from axtrain.integers.network import IntegerNetwork, Product
 from axtrain.integers.onnx_files.nodes import OnnxGraph
 from axtrain.integers.onnx_files.operations import add_operation
+from axtrain.noise_models.files import whole_file
 
 OPSET = 17
 _IR_VERSION = 8  # of the release that brought opset 17, so that runtimes since then read the file

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from axtrain.energy_model import EnergyModel
@@ -16,6 +16,7 @@ from axtrain.noise_models.description import Description
 from axtrain.noise_models.files import write_whole
 from axtrain.noise_models.memories import memory_from_dict
 from axtrain.noise_models.multiplier import Multiplier
+from axtrain.noise_models.reading import read_json, reading
 from axtrain.quantisation import Quantisation
 
 _FORMAT = "axtrain-hardware-1"
@@ -194,10 +195,24 @@ class Hardware(Description):
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError: the file is not JSON, or not a hardware description.
+            OSError: there is no such file, or it may not be read.
+            ValueError: the file is not JSON, or not a whole hardware description; the format has no checksum.
         """
-        try:
-            description = json.loads(Path(path).read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Not a JSON file: {path} ({error})") from error
-        return cls.from_dict(description)
+        what, remedy = "a description of hardware", "write it again with Hardware.to_json"
+        description = read_json(path, what, remedy)
+        with reading(path, what, remedy):
+            hardware = cls.from_dict(description)
+            # In a file an entry that was lost would else become its default: a memory that never fails.
+            missing = list(_missing(description, hardware.to_dict()))
+            if missing:
+                raise ValueError(f"no {', '.join(missing)}; null where there is none")
+            return hardware
+
+
+def _missing(described: dict[str, Any], whole: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Entries that a whole description has and this one lacks."""
+    for key, value in whole.items():
+        if key not in described:
+            yield prefix + key
+        elif isinstance(value, dict) and isinstance(described[key], dict):
+            yield from _missing(described[key], value, f"{prefix}{key}.")

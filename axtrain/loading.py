@@ -20,6 +20,7 @@ from axtrain.noise_models.datapath import DroppedMACs, MeasuredDatapath, TimingE
 from axtrain.noise_models.measured import MeasuredMemory
 from axtrain.noise_models.memories import ApproximateDRAM, BitErrors, NearThresholdSRAM
 from axtrain.noise_models.multiplier import Multiplier
+from axtrain.noise_models.reading import check_archive, reading
 from axtrain.penalties import Curvature, LossGradient, OutputSensitivity
 from axtrain.quantisation import Quantisation
 from axtrain.registration import register_descriptions
@@ -38,6 +39,11 @@ def load_model(path: str | os.PathLike[str], **kwargs) -> keras.Model:
         kwargs: as for `keras.saving.load_model`.
 
     Raises:
-        ValueError: as `keras.saving.load_model`, which refuses unknown classes and unsafe content.
+        OSError: there is no such file, or it may not be read.
+        ValueError: a damaged file (each part of it has a checksum), unknown classes or unsafe content; the error names
+            the file.
     """
-    return keras.saving.load_model(os.fspath(path), **kwargs)
+    with reading(path, "a Keras model", "save it again, or give the classes that it names in custom_objects"):
+        if os.path.isfile(path) and os.fspath(path).endswith(".keras"):
+            check_archive(path)
+        return keras.saving.load_model(os.fspath(path), **kwargs)

@@ -44,20 +44,20 @@ def reading(path: str | os.PathLike[str], what: str, remedy: str) -> Iterator[No
         raise ValueError(f"{path} cannot be read as {what}; {remedy}. Received: {reason}") from error
 
 
-def read_json(path: str | os.PathLike[str], what: str, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file, of finite numbers and different keys.
+def read_json(path: str | os.PathLike[str], what: str, remedy: str, *, finite: bool = True) -> dict[str, Any]:
+    """The object in a JSON file, of finite numbers and different keys. The format has no checksum.
 
     Args:
         path, what, remedy: as for `reading`.
+        finite: refuse NaN and infinity.
 
     Raises:
         OSError: as for `reading`.
         ValueError: no JSON, another value than an object, NaN or infinity in it, or a key that stands twice.
     """
     with reading(path, what, remedy):
-        content = json.loads(
-            Path(path).read_bytes(), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once
-        )
+        numbers: Any = {"parse_constant": _no_constant, "parse_float": _finite} if finite else {}
+        content = json.loads(Path(path).read_bytes(), object_pairs_hook=_once, **numbers)
         if not isinstance(content, dict):
             raise ValueError(f"JSON of a {type(content).__name__}, not of an object")
         return content
@@ -130,10 +130,10 @@ def read_arrays(
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         wanted = list(members) if names is None else list(names)
         missing = [name for name in wanted if name not in members]
-        if missing or len(members) < len(archive.infolist()):
-            raise ValueError(
-                f"arrays {', '.join(members) or 'none'}; lacking {', '.join(missing) or 'different names'}"
-            )
+        if missing:
+            raise ValueError(f"{path} must hold {', '.join(missing)}. Received: {', '.join(members) or 'nothing'}")
+        if len(members) < len(archive.infolist()):
+            raise ValueError("two arrays of one name")
         found = {}
         for name in wanted:
             check_member(members[name])

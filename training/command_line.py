@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from axtrain import __version__
+from axtrain.noise_models.reading import reading
 from axtrain.training.commands.exporting import export, verify
 from axtrain.training.commands.hardware import hardware
 from axtrain.training.commands.improving import search, train
 from axtrain.training.commands.measuring import evaluate, summary, sweep
 from axtrain.training.commands.multipliers import multipliers
 from axtrain.training.commands.options import FOLDER, quiet_start, told
-from axtrain.training.commands.record import write_record
+from axtrain.training.commands.record import results
 from axtrain.training.commands.reporting import report
 from axtrain.training.commands.tracking import track
 
@@ -30,9 +31,10 @@ def _configured(ctx: click.Context, param: click.Parameter, path: Path | None) -
         import tomli as tomllib
 
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{path} is no TOML file: {error}", ctx, param) from error
+        with reading(path, "a TOML file", "mend it"):
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise click.BadParameter(str(error), ctx, param) from error
     ctx.default_map = _checked(settings, main, str(path))
 
 
@@ -94,9 +96,8 @@ def demo(out: Path, chips: int, seed: int, smoke: bool) -> None:
     """
     with quiet_start():
         from axtrain.training.demo import run_demo
-    with told():
+    with told(), results(out, "chips.png", "figures.json", "hardware.json"):
         run_demo(out, chips=chips, seed=seed, smoke=smoke)
-        write_record(out)
 
 
 for _command in (multipliers, hardware, summary, evaluate, sweep, train, search, export, verify, report, track):

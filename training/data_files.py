@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from axtrain.noise_models.reading import read_arrays
 
 
 def load_split(path: str | os.PathLike[str], part: str, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -23,16 +24,13 @@ def load_split(path: str | os.PathLike[str], part: str, scale: float = 1.0) -> t
     """
     if not 0 < scale < math.inf:
         raise ValueError(f"`scale` must be a positive number. Received: scale={scale}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no .npz file; write one with numpy.savez(path, x_{part}=..., y_{part}=...)")
-    with np.load(path, allow_pickle=False) as arrays:
-        missing = [name for name in (f"x_{part}", f"y_{part}") if name not in arrays]
-        if missing:
-            raise ValueError(f"{path} must hold {', '.join(missing)}. Received: {', '.join(arrays.files)}")
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    names = (f"x_{part}", f"y_{part}")
+    what, remedy = "an .npz file of samples", f"write one with numpy.savez(path, {names[0]}=..., {names[1]}=...)"
+    arrays = read_arrays(path, what, remedy, names)
+    x, y = (arrays[name] for name in names)
     if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
         raise ValueError(f"x_{part} in {path} must hold numbers. Received: dtype {x.dtype}")
-    x = x.astype("float32") / scale
+    x = x.astype("float32", copy=False) / scale
     if not np.isfinite(x).all():
         raise ValueError(f"x_{part} in {path} must be finite. Received: {np.sum(~np.isfinite(x))} values that are not")
     if x.ndim == 0 or len(x) == 0:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from axtrain.noise_models.files import write_whole
+from axtrain.noise_models.reading import read_arrays, reading
 
 _FORMAT = "axtrain-training-state-1"
 
@@ -96,11 +97,7 @@ def place_of(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """
     if not Path(path).exists():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            place = json.loads(arrays["place"].tobytes())
-    except Exception as error:
-        raise ValueError(f"{path} is not a kept training state; remove it to begin anew. Received: {error}") from error
+    place = _read(path, ["place"])[0]
     if place.get("format") != _FORMAT:
         raise ValueError(f"{path} is a state of another version. Received: {place.get('format')!r}")
     return place
@@ -117,10 +114,9 @@ def restore(model: keras.Model, path: str | os.PathLike[str]) -> dict[str, np.nd
     """
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    with np.load(path, allow_pickle=False) as arrays:
-        kept = [arrays[name] for name in sorted(arrays.files) if name.startswith("variable_")]
-        metrics = [arrays[name] for name in sorted(arrays.files) if name.startswith("metric_")]
-        names = json.loads(arrays["place"].tobytes())["metrics"]
+    place, arrays = _read(path)
+    kept = [arrays[name] for name in sorted(arrays) if name.startswith("variable_")]
+    metrics = [arrays[name] for name in sorted(arrays) if name.startswith("metric_")]
     variables = _variables(model)
     shapes = [[tuple(part.shape) for part in parts] for parts in (kept, variables)]
     if shapes[0] != shapes[1]:
@@ -130,7 +126,19 @@ def restore(model: keras.Model, path: str | os.PathLike[str]) -> dict[str, np.nd
         )
     for variable, value in zip(variables, kept, strict=True):
         variable.assign(value)
-    return dict(zip(names, metrics, strict=True))
+    return dict(zip(place["metrics"], metrics, strict=True))
+
+
+def _read(path: str | os.PathLike[str], names: list[str] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Where the state was kept, and its arrays."""
+    what, remedy = "a kept training state", "remove it to begin anew"
+    arrays = read_arrays(path, what, remedy, names)
+    with reading(path, what, remedy):
+        place = json.loads(arrays["place"].tobytes())
+        wanted = {"format", "epoch", "step", "history", "note", "metrics"}
+        if not isinstance(place, dict) or not wanted <= set(place):
+            raise ValueError(f"a state without {sorted(wanted - set(place))}")
+        return place, arrays
 
 
 def _variables(model: keras.Model) -> list:

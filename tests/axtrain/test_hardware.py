@@ -117,11 +117,12 @@ def test_a_description_is_read_without_tensorflow(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "Not a JSON file"),
-        ("{", "Not a JSON file"),
-        ("[]", "Not a hardware description.*'list'"),
+        ("", "cannot be read as a description of hardware"),
+        ("{", "cannot be read as a description of hardware"),
+        ("[]", "JSON of a list"),
         ("{}", "Not a hardware description.*None"),
         ('{"format": "axtrain-hardware-999"}', "999"),
+        ('{"format": "axtrain-hardware-1"}', "no name, multiplier, weight_memory, activation_memory, .*null where"),
         (json.dumps({**FULL.to_dict(), "gizmo": 1}), "unknown parts.*gizmo"),
         (json.dumps({**FULL.to_dict(), "multiplier": {}}), "needs name, bits, signed"),
         (json.dumps({**FULL.to_dict(), "weight_memory": {"kind": "paper"}}), "kind='paper'"),

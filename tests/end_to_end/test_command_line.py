@@ -387,7 +387,7 @@ def test_broken_hardware(files):
     ):
         (files / name).write_text(content)
         assert refused(*command, name)
-    assert "Not a JSON file: half.json" in refused(*command, "half.json")
+    assert "half.json cannot be read as a description of hardware" in refused(*command, "half.json")
     assert "Not a hardware description" in refused(*command, "other.json")
     described = json.loads((files / "hardware.json").read_text())
     described["quantisation"]["percentile"] = 3

@@ -241,7 +241,7 @@ def test_options_from_a_file(files):
         ("[evaluate]\nchip = 3\n", "'chip'"),
         ("[evalute]\nchips = 3\n", "'evalute'"),
         ("chips = 3\n", "'chips'"),
-        ("[evaluate\n", "no TOML file"),
+        ("[evaluate\n", "cannot be read as a TOML file"),
     ],
 )
 def test_a_key_that_means_nothing_is_an_error(files, text, said):
@@ -259,3 +259,25 @@ def test_ctrl_c_says_what_is_kept(files, monkeypatch):
     result = axtrain("evaluate", "noisy.keras", *DATA)
     assert result.exit_code == 130
     assert "Interrupted" in result.stderr and "Traceback" not in result.output
+
+
+def test_no_command_replaces_an_input_or_what_another_wrote(files):
+    """The model beside which results are written, a picture of one's own, and files named twice by mistake."""
+    kept = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    (files / "sweep.png").write_bytes(b"a picture of my own")
+    search = ("search", "model.keras", *DATA, "--candidate", "exact_8bit", "--chips", 2)
+    assert "Not overwriting an input" in refused(*search, "--out", ".")
+    sweep = ("sweep", "noisy.keras", *DATA, "--rates", "0.001", "--chips", 1)
+    assert "choose another --out" in refused(*sweep, "--out", ".")
+    assert (files / "sweep.png").read_bytes() == b"a picture of my own"
+    train = ("train", "noisy.keras", "noisy.keras", *DATA, "--epochs", 1)
+    for command in (train, ("evaluate", "noisy.keras", *DATA, "--json", "data.npz")):
+        assert "Not overwriting an input; give another name" in refused(*command)
+    fine(*sweep, "--out", "swept")
+    fine(*sweep, "--out", "swept")  # its own files
+    assert "neither" not in refused("sweep", "noisy.keras", *DATA, "--out", "nothing")
+    assert not (files / "nothing").exists()
+    fine("export", "noisy.keras", "deploy")
+    within = refused("export", "deploy/model.keras", "deploy", "--overwrite")
+    assert "would replace a file that it reads" in within
+    assert {path: path.read_bytes() for path in kept} == kept

@@ -198,7 +198,7 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="every=0"):
         TrainingState(tmp_path / "a.npz", every=0)
     (tmp_path / "b.npz").write_bytes(b"no state")
-    with pytest.raises(ValueError, match="not a kept training state"):
+    with pytest.raises(ValueError, match="cannot be read as a kept training state"):
         place_of(tmp_path / "b.npz")
     plain = network()
     plain.compile("sgd", "sparse_categorical_crossentropy")

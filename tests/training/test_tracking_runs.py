@@ -215,7 +215,7 @@ def test_entries_wait_in_their_order(tmp_path):
 def test_a_folder_that_is_no_outbox(tmp_path, text):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "1.json").write_text(text)
-    with pytest.raises(ValueError, match="not an entry of an outbox.*Received"):
+    with pytest.raises(ValueError, match="cannot be read as an entry of an outbox; move it away.*Received"):
         ax.tracking.waiting(tmp_path)
     with pytest.raises(ValueError, match="no such outbox"):
         ax.tracking.sync(tmp_path / "missing")

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from axtrain.training.commands import options
-from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, file_of, quiet_start, told
-from axtrain.training.commands.record import command_record, write_record
+from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, NEW_FILE, file_of, quiet_start, told
+from axtrain.training.commands.record import command_record, results
 
 
 @click.command(short_help="Train a saved model for hardware.")
 @click.argument("model", type=MODEL)
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("out", type=NEW_FILE)
 @options.data
 @click.option(
     "--hardware",
@@ -78,8 +78,7 @@ def search(model: Path, candidates: tuple[Path | str, ...], **given) -> None:
     """
     with quiet_start():
         from axtrain.training import jobs
-    with told(), ExitStack() as stack:
+    with told(), ExitStack() as stack, results(given["out"], "search.json", "search.png", "model.keras"):
         paths = [stack.enter_context(file_of(candidate)) for candidate in candidates]
         said = jobs.search_file(model, [path for path in paths if path is not None], **given)
-        write_record(given["out"])
     click.echo(said)

@@ -8,7 +8,7 @@ import click
 
 from axtrain.training.commands import options
 from axtrain.training.commands.options import FOLDER, HARDWARE, MODEL, Numbers, file_of, quiet_start, told
-from axtrain.training.commands.record import write_record
+from axtrain.training.commands.record import results
 
 
 @click.command(short_help="How each layer plays its hardware, and the energy.")
@@ -59,6 +59,5 @@ def sweep(model: Path, hardware: Path | str | None, **given) -> None:
     """Measure MODEL (.keras) on the same chips at every voltage; an interrupted sweep goes on in its folder."""
     with quiet_start():
         from axtrain.training import jobs
-    with told(), file_of(hardware) as path:
+    with told(), file_of(hardware) as path, results(given["out"], "sweep.json", "sweep.csv", "sweep.png"):
         jobs.sweep_file(model, hardware=path, **given)
-        write_record(given["out"])

@@ -126,12 +126,24 @@ def told() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _said(warnings.showwarning)
+            _check_new_files()
             yield
     except KeyboardInterrupt:
         click.echo("Interrupted. Files are whole or absent; what was kept in a folder is taken up again.", err=True)
         raise SystemExit(130) from None
     except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _check_new_files() -> None:
+    """Raises FileExistsError where a file to be written is one that the command reads."""
+    from axtrain.training.commands.record import given_files
+
+    context = click.get_current_context()
+    new = [context.params.get(str(one.name)) for one in context.command.params if one.type is NEW_FILE]
+    for path in new:
+        if path is not None and path.resolve() in {given.resolve() for given in given_files()}:
+            raise FileExistsError(f"Not overwriting an input; give another name. Received: {path}")
 
 
 def _said(show: Callable[..., None]) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from axtrain.noise_models.files import write_whole
+from axtrain.noise_models.reading import read_arrays, reading
 
 _FORMAT = "axtrain-distributed-1"
 
@@ -61,17 +62,15 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                place = json.loads(arrays["place"].tobytes())
-                lists = {n: [arrays[f"{n}_{i:05}"] for i in range(count)] for n, count in place["lists"].items()}
-        except Exception as error:
-            raise ValueError(
-                f"{self.path} is not a checkpoint of a distributed training; remove it to begin anew. Received: {error}"
-            ) from error
-        if place["format"] != _FORMAT or place["note"] != self.note:
+        what, remedy = "a checkpoint of a distributed training", "remove it to begin anew"
+        arrays = read_arrays(self.path, what, remedy)
+        with reading(self.path, what, remedy):
+            place = json.loads(arrays["place"].tobytes())
+            lists = {n: [arrays[f"{n}_{i:05}"] for i in range(count)] for n, count in place["lists"].items()}
+            step, history, found = place["step"], place["history"], (place["format"], place["note"])
+        if found != (_FORMAT, self.note):
             raise ValueError(
                 f"{self.path} is the checkpoint of another training; give another file, or remove that one. "
-                f"Received: {place['note']}, wanted {self.note}"
+                f"Received: {found[1]}, wanted {self.note}"
             )
-        return Found(place["step"], place["history"], lists)
+        return Found(step, history, lists)

@@ -24,6 +24,9 @@ def export_file(
     scale: float,
 ) -> Export:
     """Exports a saved model, with what it measures if there are data; formats in integers need them."""
+    for given in (model, data):
+        if given is not None and given.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"The export would replace a file that it reads; give another folder. Received: {given}")
     check_target(folder, overwrite)  # before the measurement
     if data is None:
         return export(load_model(model), folder, overwrite=overwrite, formats=formats)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from axtrain.exporting import MANIFEST, read_export
 from axtrain.hardware import Hardware
+from axtrain.noise_models.reading import read_json
 from axtrain.training.commands.record import COMMAND
 from axtrain.training.evaluation import Evaluation
 from axtrain.training.report.run import FIGURES, Run
@@ -58,7 +58,7 @@ def take_folder(run: Run, folder: Path, prefix: str = "") -> None:
             if path.name == MANIFEST:
                 _take_export(run, path, name)
             elif path.suffix == ".json":
-                take_json(run, name, json.loads(path.read_text(encoding="utf-8")))
+                take_json(run, name, read_json(path, "results in JSON", "run the command again"))
             elif path.suffix == ".png":
                 run.pictures[name] = path.read_bytes()
             elif path.suffix == ".keras" and path not in run.models:
@@ -101,7 +101,7 @@ def take_json(run: Run, name: str, content: Any) -> None:
 
 
 def _take_export(run: Run, path: Path, name: str) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path, "a manifest", "export again")
     if not str(content.get("format", "")).startswith("axtrain-export"):
         return
     folder = os.path.dirname(name) or path.parent.resolve().name

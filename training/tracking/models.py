@@ -96,8 +96,8 @@ def _registered(client, logged, registered_name: str | None) -> Any:
 def _example(path: Path) -> Any:
     if not path.is_file():
         return None
-    import numpy as np
+    from axtrain.noise_models.reading import read_arrays
 
-    with np.load(path, allow_pickle=False) as arrays:
-        found = {key[1:]: arrays[key] for key in arrays.files}
+    arrays = read_arrays(path, "an example of a model's input", "log the model again")
+    found = {key[1:]: array for key, array in arrays.items()}
     return found[""] if list(found) == [""] else found

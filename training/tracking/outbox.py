@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from axtrain.noise_models.files import write_whole
+from axtrain.noise_models.reading import read_json, reading
 
 OUTBOX = "axtrain_outbox"
 """The folder, in the current one, where no other is given."""
@@ -176,13 +177,13 @@ def count(content: dict[str, Any], files: Path | None) -> Counter[str]:
 def _entries(folder: Path) -> list[Entry]:
     found = []
     for path in sorted(folder.glob("[0-9]*.json")):
+        what, remedy = "an entry of an outbox", "move it away"
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path, what, remedy, finite=False)  # a metric may be NaN
         except FileNotFoundError:  # sent by another process meanwhile
             continue
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not an entry of an outbox; move it away. Received: {error}") from error
-        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-            raise ValueError(f"{path} is not an entry of an outbox of format {_FORMAT!r}. Received: {content!r:.200}")
-        found.append(Entry(path, content, Owner(**content.pop("owner"))))
+        with reading(path, what, remedy):
+            if content.pop("format", None) != _FORMAT:
+                raise ValueError(f"another format than {_FORMAT!r}: {content!r:.200}")
+            found.append(Entry(path, content, Owner(**content.pop("owner"))))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -151,7 +152,7 @@ def waiting(folder: str | os.PathLike[str] = OUTBOX) -> tuple[Waiting, ...]:
             Waiting(
                 owner=journal.owner,
                 counts=dict(counts),
-                since=int(entries[0].path.name.partition("-")[0]) / 1e9,
+                since=int(re.split(r"\D", entries[0].path.name)[0]) / 1e9,
                 size=sum(path.stat().st_size for path in files),
             )
         )
@@ -185,5 +186,7 @@ def _entries(folder: Path) -> list[Entry]:
         with reading(path, what, remedy):
             if content.pop("format", None) != _FORMAT:
                 raise ValueError(f"another format than {_FORMAT!r}: {content!r:.200}")
-            found.append(Entry(path, content, Owner(**content.pop("owner"))))
+            entry = Entry(path, content, Owner(**content.pop("owner")))
+            count(entry.content, entry.files)  # fails where something is missing that sending needs
+            found.append(entry)
     return found

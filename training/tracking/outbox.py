@@ -188,5 +188,7 @@ def _entries(folder: Path) -> list[Entry]:
                 raise ValueError(f"another format than {_FORMAT!r}: {content!r:.200}")
             entry = Entry(path, content, Owner(**content.pop("owner")))
             count(entry.content, entry.files)  # fails where something is missing that sending needs
+            if entry.owner.run_id != folder.name:
+                raise ValueError(f"an entry of run {entry.owner.run_id!r}")
             found.append(entry)
     return found

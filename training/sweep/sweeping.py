@@ -18,11 +18,13 @@ from axtrain.energy_estimate import energy
 from axtrain.hardware import Hardware
 from axtrain.model_walk import all_layers
 from axtrain.noise_models.datapath import ILLUSTRATIVE_CHAIN, CarryChain
+from axtrain.running_state import state_kept
 from axtrain.training.evaluation import (
     Evaluation,
     accuracy,
     as_pipeline,
     chip_numbers,
+    figure,
     leaves_nothing_to_chance,
     metric_name,
     progress,
@@ -109,14 +111,17 @@ def sweep(
     prepare = _preparation(played, layers, points)
     given = as_pipeline(x, batch_size, len(cells))
     current = None
-    with closing(progress(cells, f"{len(values)} points, {chips} chips", shown=verbose and len(cells) > 1)) as shown:
+    shown = progress(cells, f"{len(values)} points, {chips} chips", shown=verbose and len(cells) > 1)
+    with state_kept(played) as put_back, closing(shown):
         for index, chip in shown:
             if index != current:
                 prepare(index)
                 current = index
+            put_back()
             set_chip(played, chip)
             predicted = played.predict(**given, verbose=0)
-            kept.add(index, chip, float(metric(y, predicted)))
+            where = f"chip {chip} at {f'rate {values[index]:g}' if by_rate else f'{values[index]:g} V'}"
+            kept.add(index, chip, figure(metric, y, predicted, played, where))
     measured = [np.resize([kept.found[index][chip] for chip in drawn], chips) for index, drawn in enumerate(needed)]
     return Sweep(
         points=tuple(

@@ -18,6 +18,7 @@ from axtrain.loading import load_model
 from axtrain.running_state import state_kept
 from axtrain.training.evaluation import (
     Evaluation,
+    accuracy,
     as_pipeline,
     chip_numbers,
     evaluate,
@@ -110,7 +111,13 @@ class Player:
     def _kept(self, kind: str, assignment: Mapping[str, str]) -> KeptFigures:
         name = f"{kind}_{self._name(assignment)}"
         if name not in self._known:
-            self._known[name] = KeptFigures(self._folder, [name], self._settings)
+            self._known[name] = KeptFigures(
+                self._folder,
+                [name],
+                self._settings,
+                lambda count: chip_numbers(self.seed, count),
+                shares=self.metric is accuracy,
+            )
         return self._known[name]
 
     def _name(self, assignment: Mapping[str, str]) -> str:

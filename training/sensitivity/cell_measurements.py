@@ -55,7 +55,7 @@ def measured_cells(
             "cells": cells_in_words(choices),
             **fingerprint(choices.plain, (x, choices.calibration), y, metric),
         }
-    kept = KeptFigures(folder, ["cells"], settings)
+    kept = KeptFigures(folder, ["cells"], settings, lambda _: range(_PARTS * len(cells)))
     figures = kept.found[0]
 
     def run(assignment):

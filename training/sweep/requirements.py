@@ -31,8 +31,9 @@ class Requirement:
 
     def __post_init__(self) -> None:
         for name, value in (("accuracy", self.accuracy), ("chip_yield", self.chip_yield)):
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not (number and math.isfinite(value)) and (name, value) != ("chip_yield", None):
+            if name == "chip_yield" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
                 raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}")
         if self.chip_yield is not None and not 0 < self.chip_yield <= 1:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -77,12 +78,11 @@ class Sweep:
 
         `None` where no point does, so no swept voltage is safe, or nothing is required.
         """
-        found = None
-        for point in self.points if self.requirement is not None else ():  # mildest first
-            if not self.requirement.met(point.evaluation):
-                break
-            found = point
-        return found
+        required = self.requirement
+        if required is None:
+            return None
+        good = itertools.takewhile(lambda point: required.met(point.evaluation), self.points)  # mildest first
+        return next(reversed(list(good)), None)
 
     @property
     def verdict(self) -> str:
@@ -169,7 +169,7 @@ class Sweep:
         """
         from axtrain.training.plots import sweep_figure
 
-        asked = {"worst": worst, "confident": confident, "chip_yield": chip_yield}
+        asked: dict[str, Any] = {"worst": worst, "confident": confident, "chip_yield": chip_yield}
         judged = self if accuracy is None else self.requiring(accuracy, **asked)
         return sweep_figure(
             self.points,

@@ -14,6 +14,7 @@ from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import STATISTICAL
 from axtrain.layers.statistics import Observer
 from axtrain.model_walk import all_layers
+from axtrain.running_state import state_kept
 
 _BATCH = 64
 
@@ -56,11 +57,13 @@ def calibrate(model, calibration, known: dict[int, tuple]) -> None:
         product.state.observer = Observer()
     try:
         count = len(keras.tree.flatten(calibration)[0])
-        for start in range(0, count, _BATCH):
-            batch: Any = keras.tree.map_structure(
-                lambda array, start=start: ops.convert_to_tensor(np.asarray(array[start : start + _BATCH])), calibration
-            )
-            model(batch, training=False)
+        with state_kept(model):
+            for start in range(0, count, _BATCH):
+                batch: Any = keras.tree.map_structure(
+                    lambda array, start=start: ops.convert_to_tensor(np.asarray(array[start : start + _BATCH])),
+                    calibration,
+                )
+                model(batch, training=False)
         samples = {id(product.state): _observed(product) for _, product in products}
     finally:
         for _, product in products:

@@ -88,11 +88,18 @@ def set_chip(model: keras.Model, chip: int, *, training: bool = False) -> None:
     """
     if not isinstance(chip, int) or isinstance(chip, bool) or not 0 <= chip < 1 << 31:
         raise ValueError(f"`chip` must be an int from 0 to 2^31 - 1. Received: chip={chip!r}")
-    for index, layer in enumerate(_required(model)):
-        for number, product in enumerate(layer.products):
+    for layer in _required(model):
+        for product in layer.products:
             if product.state.trains_on_chip != training:
                 product.state.trains_on_chip = training
                 model.train_function = None  # traced with the other
+    put_on_chip(model, chip)
+
+
+def put_on_chip(model: keras.Model, chip: int) -> None:
+    """Gives every seed the state of that chip; what training meets stays as it is."""
+    for index, layer in enumerate(hardware_layers(model)):
+        for number, product in enumerate(layer.products):
             name = f"{index}:{layer.name}" + (f":{number}" if number else "")
             place = zlib.crc32(name.encode()) >> 1  # fits a signed 32-bit word
             for generator in product.state.generators.values():

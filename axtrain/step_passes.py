@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from axtrain.running_state import recurrent_states
+
 
 class Passes:
     """The passes over one batch of a compiled model in training.
@@ -26,7 +28,8 @@ class Passes:
         self.model, self.batch = model, (x, y, sample_weight)
         self.variables = list(model.trainable_variables)
         self.fraction = fraction
-        self._state = [(variable, tf.identity(variable.value)) for variable in model.non_trainable_variables]
+        moved = [*model.non_trainable_variables, *recurrent_states(model)]
+        self._state = [(variable, tf.identity(variable.value)) for variable in moved]
 
     def whole(self) -> tuple[Any, Any]:
         """(outputs, loss) of the batch."""

@@ -44,7 +44,7 @@ def sweep() -> None:
     noisy = ax.convert(network, memory, x_train[:512])
     voltages = (0.44, 0.46, 0.48, 0.5, 0.52, 0.54, 0.56, 0.58, 0.6, 0.65, 0.7)
     swept = ax.sweep(noisy, *test, voltages=voltages, chips=20, verbose=False)
-    swept.plot(accuracy=0.95).savefig(HERE / "sweep.png", dpi=120)
+    swept.plot(accuracy=0.95, worst=True).savefig(HERE / "sweep.png", dpi=120)
 
 
 def front() -> None:

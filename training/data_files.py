@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from axtrain.noise_models.reading import read_arrays
+from axtrain.running_state import state_kept
+from axtrain.training.evaluation import check_finite_outputs
 
 
 def load_split(path: str | os.PathLike[str], part: str, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +70,11 @@ def gives_probabilities(network, x: np.ndarray) -> bool:
     """Whether the outputs for some samples are probabilities: none negative, each row summing to 1.
 
     Anything else is taken as logits; the wrong loss would train without a word.
+
+    Raises:
+        ValueError: outputs that are not finite.
     """
-    outputs = network.predict(x, verbose=0)
+    with state_kept(network):
+        outputs = network.predict(x, verbose=0)
+    check_finite_outputs(outputs)
     return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))

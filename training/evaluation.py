@@ -11,10 +11,18 @@ import keras
 import numpy as np
 from scipy import stats
 
-from axtrain.controls import hardware_layers, set_chip
+from axtrain.controls import hardware_layers, put_on_chip
 from axtrain.layers.playing import STATISTICAL
+from axtrain.running_state import state_kept
 
 _Item = TypeVar("_Item")
+
+_ROUNDING = 1e-6  # how far a probability may be rounded beyond 0 and 1
+_WAY_OUT = "for anything else pass metric=, a function of (y_true, y_pred) to a number."
+_LOGIT = (
+    "`accuracy` takes a single output as a probability, above 0.5 class 1, and this is none. End the network in a "
+    "sigmoid, or pass for a logit metric=lambda y, p: ((p[:, 0] > 0) == y).mean(), for anything else your own."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +35,7 @@ class Evaluation:
         samples: how many samples each accuracy was measured on.
         metric: what was measured, in words.
         deterministic: nothing was left to chance, so one measurement stands for every chip.
+        in_float: no layer ran on hardware, so this is a figure of the float network.
     """
 
     accuracies: np.ndarray
@@ -34,6 +43,7 @@ class Evaluation:
     samples: int
     metric: str = "accuracy"
     deterministic: bool = False
+    in_float: bool = False
 
     @property
     def mean(self) -> float:
@@ -72,12 +82,20 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> Evaluation:
-        """Rebuilds what `to_dict` gave; the derived figures are derived again."""
+        """Rebuilds what `to_dict` gave; the derived figures are derived again.
+
+        Raises:
+            ValueError: figures that are not finite.
+        """
         accuracies = np.array(described["accuracies"], np.float64)
-        certain = described.get("deterministic", False)  # older files do not say it
-        return cls(accuracies, described["seed"], described["samples"], described["metric"], certain)
+        if not np.isfinite(accuracies).all():
+            raise ValueError(f"The figures of an evaluation must be finite. Received: {described['accuracies']}")
+        said = {name: described.get(name, False) for name in ("deterministic", "in_float")}  # not in older files
+        return cls(accuracies, described["seed"], described["samples"], described["metric"], **said)
 
     def __str__(self) -> str:
+        if self.in_float:
+            return f"{self.metric} {self.mean:.4f}, measured in float: no layer runs on hardware"
         if self.deterministic:
             return f"{self.metric} {self.mean:.4f}, measured once: no chip differs from another"
         return (
@@ -90,14 +108,97 @@ def accuracy(y_true, y_pred) -> float:
     """Share of right classes.
 
     Args:
-        y_true: labels, shape (N,) or (N, 1), or one-hot (N, classes).
-        y_pred: scores (N, classes), or (N, 1) where above 0.5 means class 1.
+        y_true: class numbers from 0, shape (N,) or (N, 1), or one-hot rows (N, classes).
+        y_pred: scores (N, classes), or probabilities (N, 1) where above 0.5 means class 1.
+
+    Raises:
+        ValueError: outputs or labels that it cannot judge: outputs that are not finite, a single output that is no
+            probability, labels that are not the numbers of the classes, or rows of several ones.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
-    predicted = y_pred.argmax(axis=-1) if y_pred.shape[-1] > 1 else (y_pred > 0.5).reshape(-1)
-    one_hot = y_true.ndim == y_pred.ndim and y_true.shape[-1] == y_pred.shape[-1] > 1
-    labels = y_true.argmax(axis=-1) if one_hot else y_true.reshape(predicted.shape)
-    return float((predicted == labels).mean())
+    if y_pred.ndim == 0 or y_pred.dtype.kind in "OSU":
+        raise ValueError(
+            f"`accuracy` takes one array of outputs; {_WAY_OUT} Received: dtype {y_pred.dtype}, shape {y_pred.shape}"
+        )
+    check_finite_outputs(y_pred)
+    y_pred = y_pred[:, None] if y_pred.ndim == 1 else y_pred
+    classes = y_pred.shape[-1]
+    if classes == 1 and not -_ROUNDING <= y_pred.min() <= y_pred.max() <= 1 + _ROUNDING:
+        raise ValueError(f"{_LOGIT} Received: outputs from {float(y_pred.min()):.4g} to {float(y_pred.max()):.4g}")
+    predicted = y_pred.argmax(axis=-1) if classes > 1 else y_pred[..., 0] > 0.5
+    return float((predicted == _class_numbers(y_true, predicted.shape, classes)).mean())
+
+
+def check_finite_outputs(outputs: np.ndarray) -> None:
+    """Raises ValueError for outputs that are not finite: they would compare with labels, and mean nothing."""
+    finite = np.isfinite(outputs)
+    if not finite.all():
+        raise ValueError(
+            "The outputs are not finite, so nothing can be said of them. Are the weights and the samples finite? "
+            f"Received: {int(finite.size - finite.sum())} of {finite.size} outputs NaN or infinite"
+        )
+
+
+def _class_numbers(labels: np.ndarray, shape: tuple[int, ...], classes: int) -> np.ndarray:
+    """Of labels or one-hot rows; raises ValueError for anything else."""
+    received = f"labels of shape {labels.shape}, dtype {labels.dtype}, for {classes} output(s) of shape {shape}"
+    if labels.dtype.kind in "biuf":
+        received += f", from {labels.min()} to {labels.max()}"
+        if classes > 1 and labels.shape == (*shape, classes):
+            if ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=-1) == 1).all():
+                return labels.argmax(axis=-1)
+            raise ValueError(
+                "`accuracy` takes one-hot rows, of one 1 and else 0. Where several classes may be right pass "
+                f"metric=lambda y, p: ((p > 0.5) == y).mean(), or your own. Received: {received}"
+            )
+        numbers = labels.reshape(shape) if labels.shape in (shape, (*shape, 1)) else None
+        if numbers is not None and ((numbers >= 0) & (numbers < max(classes, 2)) & (numbers % 1 == 0)).all():
+            return numbers
+    raise ValueError(
+        f"`accuracy` takes class numbers from 0 to {max(classes, 2) - 1}, or one-hot rows; {_WAY_OUT} "
+        f"Received: {received}"
+    )
+
+
+def figure(metric: Callable[[Any, Any], float], y, predicted, model: keras.Model, where: str) -> float:
+    """What a metric says of a model's outputs.
+
+    Args:
+        metric: function of (y_true, y_pred) to a number.
+        y: labels.
+        predicted: the outputs.
+        model: that gave them.
+        where: they were measured, in words, such as `"chip 12"`.
+
+    Raises:
+        ValueError: `accuracy` cannot judge the outputs, or the figure is not finite.
+    """
+    if metric is accuracy and _ends_in_a_logit(model):
+        raise ValueError(f"{_LOGIT} Received: model {model.name!r}, whose one output has no activation")
+    try:
+        value = float(metric(y, predicted))
+    except ValueError as error:
+        if metric is not accuracy:
+            raise
+        raise ValueError(f"{error}, on {where}") from error
+    if not np.isfinite(value):
+        raise ValueError(
+            f"A metric must give a finite number, else nothing can be judged by it. Received: {value} from "
+            f"{metric_name(metric)} on {where}"
+        )
+    return value
+
+
+def _ends_in_a_logit(model) -> bool:
+    """Whether the last layer has one output and no activation; its values alone need not show it."""
+    last = model
+    while isinstance(last, keras.Model):
+        outputs = keras.tree.flatten(getattr(last, "outputs", None))
+        history = getattr(outputs[0], "_keras_history", None) if len(outputs) == 1 else None
+        if history is None or outputs[0].shape[-1:] != (1,):
+            return False
+        last = history.operation
+    return getattr(last, "activation", None) is keras.activations.linear
 
 
 def evaluate(
@@ -114,15 +215,16 @@ def evaluate(
     """Measures a model on many chips.
 
     Each chip has its own faulty cells; random faults get their own stream per chip. Where the hardware holds
-    no randomness every chip gives the same figure, so it is measured once and stands for all. The model's
-    own chip and streams are put back afterwards.
+    no randomness every chip gives the same figure, so it is measured once and stands for all. Every chip is measured
+    from the state that the model has: its own chip, random streams and the states of stateful recurrent layers are
+    put back before each and at the end.
 
     Args:
         model: a model from `convert` (compiled or not), or a plain one.
         x, y: test samples and labels.
         chips: how many chips to draw, at least 1.
         seed: chips are numbered from the generator of this seed: same seed, same chips.
-        metric: function of (y_true, y_pred) to a number; default `accuracy`.
+        metric: function of (y_true, y_pred) to a finite number; default `accuracy`, of class numbers or one-hot rows.
         batch_size: samples per prediction step.
         verbose: show a progress bar.
 
@@ -130,28 +232,32 @@ def evaluate(
         an `Evaluation`.
 
     Raises:
-        ValueError: `chips` below 1, or `x` and `y` of different lengths.
+        ValueError: `chips` below 1, `x` and `y` of different lengths, labels or outputs that `accuracy` cannot judge,
+            or a figure that is not finite.
     """
     numbers, count = chip_numbers(seed, chips), sample_count(x, y)
     layers = list(hardware_layers(model))
     certain = leaves_nothing_to_chance(layers, [layer.hardware for layer in layers])
     if certain:
         numbers = numbers[:1]
-    states = [product.state for layer in layers for product in layer.products]
-    generators = [generator for state in states for generator in state.generators.values()]
-    before = [keras.ops.convert_to_numpy(generator.state) for generator in generators]
     accuracies = []
     given = as_pipeline(x, batch_size, len(numbers))
-    try:
-        with closing(progress(numbers, "chips", shown=verbose and len(numbers) > 1)) as shown:
-            for number in shown:
-                if layers:
-                    set_chip(model, number)
-                accuracies.append(float(metric(y, model.predict(**given, verbose=0))))
-    finally:
-        for generator, state in zip(generators, before, strict=True):
-            generator.state.assign(state)
-    return Evaluation(np.resize(accuracies, chips).astype(np.float64), seed, count, metric_name(metric), certain)
+    shown = progress(numbers, "chips", shown=verbose and len(numbers) > 1)
+    with state_kept(model) as put_back, closing(shown):
+        for number in shown:
+            put_back()
+            if layers:
+                put_on_chip(model, number)
+            predicted = model.predict(**given, verbose=0)
+            accuracies.append(figure(metric, y, predicted, model, f"chip {number}" if layers else "the float network"))
+    return Evaluation(
+        np.resize(accuracies, chips).astype(np.float64),
+        seed,
+        count,
+        metric_name(metric),
+        certain,
+        in_float=all(layer.fidelity == "float" for layer in layers),
+    )
 
 
 def as_pipeline(x, batch_size: int, calls: int = 2) -> dict[str, Any]:

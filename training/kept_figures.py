@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -54,12 +55,23 @@ class KeptFigures:
         folder: `None` keeps them in memory alone.
         names: of the conditions, fit for file names.
         settings: what the figures depend on, JSON-able; a folder is of one such.
+        chips: function of a count to the first so many numbers that a file may hold figures of; `None` takes any.
+        shares: whether the figures are shares, from 0 to 1.
 
     Raises:
-        ValueError: the folder is of other settings, or a file in it is none of these.
+        ValueError: the folder is of other settings, a file in it is none of these, or holds a figure that cannot have
+            been measured: not finite, no share, or of a chip that is none of these.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None, names: Sequence[str], settings: Any = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None,
+        names: Sequence[str],
+        settings: Any = None,
+        chips: Callable[[int], Sequence[int]] | None = None,
+        *,
+        shares: bool = False,
+    ) -> None:
         self.found: list[dict[int, float]] = [{} for _ in names]
         """For each condition the figure of each chip that is known."""
         self._files = None if folder is None else [Path(folder) / f"{name}.json" for name in names]
@@ -79,13 +91,33 @@ class KeptFigures:
             write_whole(described, json.dumps(settings, indent=1).encode())
         for file, found in zip(self._files, self.found, strict=True):
             if file.exists():
-                found.update({int(chip): float(figure) for chip, figure in _read(file).items()})
+                found.update(_figures(file, chips, shares))
 
     def add(self, index: int, chip: int, figure: float) -> None:
         """Keeps one chip's figure under one condition."""
         self.found[index][chip] = figure
         if self._files is not None:
             write_whole(self._files[index], json.dumps(self.found[index]).encode())
+
+
+def _figures(file: Path, chips: Callable[[int], Sequence[int]] | None, shares: bool) -> dict[int, float]:
+    content, found = _read(file), dict[int, float]()
+    known = None if chips is None else set(chips(2 * len(content) + 1))  # files grow from the first chip on
+    for chip, figure in content.items():
+        number = int(chip) if chip.isdecimal() else None
+        sound = isinstance(figure, (int, float)) and not isinstance(figure, bool) and math.isfinite(figure)
+        if number is None or (known is not None and number not in known):
+            wrong = "a chip that is none of this seed's"
+        elif not sound or (shares and not 0 <= figure <= 1):
+            wrong = f"what is no {'share from 0 to 1' if shares else 'finite number'}"
+        else:
+            found[number] = float(figure)
+            continue
+        raise ValueError(
+            f"{file} holds a figure of {wrong}, so it is not what was measured; remove it, or give another folder. "
+            f"Received: chip {chip}, figure {figure!r}"
+        )
+    return found
 
 
 def _read(file: Path) -> dict[str, Any]:

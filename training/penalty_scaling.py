@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from axtrain.penalties import Penalty
+from axtrain.running_state import state_kept
 from axtrain.sensitivity_training import with_sensitivity
 from axtrain.training.evaluation import sample_count
 from axtrain.training.sensitivity.loss_choice import chosen_loss
@@ -48,7 +49,8 @@ def scaled_penalty(
         raise ValueError(f"`share` must be a number >= 0. Received: share={share!r}")
     sample_count(x, y)
     measured = with_sensitivity(model, replace(penalty, strength=0.0, every=1))
-    outputs = measured.predict(keras.tree.map_structure(lambda array: array[:batch_size], x), verbose=0)
+    with state_kept(measured):
+        outputs = measured.predict(keras.tree.map_structure(lambda array: array[:batch_size], x), verbose=0)
     chosen = chosen_loss(model, loss, outputs, y[:batch_size])
     measured.compile(keras.optimizers.SGD(0.0), chosen.per_sample)  # a rate of 0: it only looks
     logs = measured.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0).history

@@ -15,6 +15,7 @@ from axtrain.energy_picture import energy_figure
 from axtrain.noise_models import picture_style as style
 from axtrain.noise_models.multiplier_picture import multiplier_figure
 from axtrain.training.search.plots import search_figure, sensitivity_figure
+from axtrain.training.sweep.requirements import Requirement
 from axtrain.training.training_pictures import training_figure
 from axtrain.training.weight_pictures import weights_figure
 
@@ -105,8 +106,9 @@ def draw_chips(axes, evaluations: Mapping[str, Any], clean: float | None) -> Non
 def sweep_figure(
     points: Sequence,
     *,
-    required: float | None = None,
+    required=None,
     chosen=None,
+    fault_free: float | None = None,
     title: str | None = None,
     width: float = style.WIDTH,
 ) -> Figure:
@@ -114,8 +116,9 @@ def sweep_figure(
 
     Args:
         points: `SweepPoint`s.
-        required: accuracy, drawn as a line; `None` draws none.
-        chosen: the `SweepPoint` to mark as operating point.
+        required: accuracy, or a sweep's `Requirement`, drawn as a line; `None` draws none.
+        chosen: the `SweepPoint` to mark as operating point, at the figure that it is judged by.
+        fault_free: of the hardware without faults, drawn as a line; `None` draws none.
         title: of the figure.
         width: of the picture in inches.
 
@@ -143,16 +146,24 @@ def sweep_figure(
     )  # fmt: skip
     axes.plot(position, mean, marker="o", color=style.MEAN, label="mean over chips")
     axes.plot(position, worst, linewidth=1, marker=".", color=style.WORST, linestyle="--", label="worst chip")
+    if fault_free is not None:
+        label = f"without faults: {scale * fault_free:.4g}{unit}"
+        axes.axhline(scale * fault_free, color=style.MUTED, linestyle="--", linewidth=1, label=label)
+    if isinstance(required, (int, float)):
+        required = Requirement(accuracy=required)
     if required is not None:
         met = "" if chosen is not None else ", not met"
-        label = f"required: {scale * required:.4g}{unit}{met}"
-        axes.axhline(scale * required, color=style.MUTED, linestyle=":", label=label)
+        label = f"required of {required.by}: {scale * required.accuracy:.4g}{unit}{met}"
+        axes.axhline(scale * required.accuracy, color=style.MUTED, linestyle=":", label=label)
     if chosen is not None:
-        at = chosen.rate if by_rate else chosen.voltage
-        parts = [f"rate {at:.2g}" if by_rate else f"{at:.3g} V", f"{scale * chosen.evaluation.mean:.4g}{unit}"]
+        at, one = chosen.rate if by_rate else chosen.voltage, chosen.evaluation
+        parts = [f"rate {at:.2g}" if by_rate else f"{at:.3g} V"]
+        parts += [f"mean {scale * one.mean:.4g}{unit}, worst {scale * one.worst:.4g}{unit}"]
         parts += [] if chosen.energy_pj is None else [f"{chosen.energy_pj / 1e3:.4g} nJ"]
+        parts += ["the last swept"] if chosen is points[-1] else []
         label = f"operating point: {', '.join(parts)}"
-        axes.plot([at], [scale * chosen.evaluation.mean], "*", markersize=16, color=style.INK, zorder=5, label=label)
+        height = scale * (one.mean if required is None else required.judged(one))
+        axes.plot([at], [height], "*", markersize=16, color=style.INK, zorder=5, label=label)
     if by_rate:
         positive = position[position > 0]
         axes.set_xscale("symlog", linthresh=positive.min() if len(positive) else 1e-9)  # a rate may be 0
@@ -184,8 +195,8 @@ def _label(evaluation) -> str:
     return "test accuracy [%]" if evaluation.metric == "accuracy" else evaluation.metric
 
 
-def sweep_table(points: Sequence, notes: Sequence[str] = ()) -> str:
-    """A line for each `SweepPoint`, with units, and the notes below."""
+def sweep_table(points: Sequence, notes: Sequence[str] = (), fault_free: float | None = None) -> str:
+    """A line for each `SweepPoint`, with units; the figure without faults and the notes below."""
     first = points[0].evaluation
     lines = [f"{first.metric} over {len(first.accuracies)} chips (seed {first.seed}) of {first.samples} samples"]
     lines += [" supply  error rate    mean  spread   worst   95 % of the mean      energy   saved"]
@@ -199,6 +210,7 @@ def sweep_table(points: Sequence, notes: Sequence[str] = ()) -> str:
             f"{supply:>7}{rate:>12}{one.mean:>8.4f}{one.std:>8.4f}{one.worst:>8.4f}   "
             f"{one.interval[0]:.4f} .. {one.interval[1]:.4f}{spent:>12}{saved:>8}"
         )
+    lines += [] if fault_free is None else [f"without faults: {first.metric} {fault_free:.4f}"]
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 

@@ -95,8 +95,16 @@ def test_a_sweep_finds_the_lowest_voltage(files):
     (point,) = [point for point in points if f": {point.voltage:g} V (error rate {point.rate:.3g}): " in said]
     assert said.startswith("lowest voltage for an accuracy of 0.5: ")
     assert f": {point.evaluation}; {point.energy_pj / 1e3:.4g} nJ per inference" in said
+    assert "judged by the mean; without faults it is " in said
+    assert "judged by 50 % of the chips" in fine(*command, "--accuracy", 0.5, "--yield", 0.5)
+    assert "No safe voltage found" in refused(*command, "--voltages", 0.45, "--accuracy", 1, "--worst")
+    kept = Sweep.from_dict(json.loads((files / "axtrain_sweep" / "sweep.json").read_text()))
+    assert (kept.requirement.worst, kept.operating_point) == (True, None)
+    assert "give one" in refused(*command, "--confident")
     rates = ("sweep", "noisy.keras", *DATA, "--rates", "0.0001", "--chips", 1, "--out", "rates", "--accuracy", 0.5)
-    assert "highest error rate for an accuracy of 0.5: error rate 0.0001: accuracy " in fine(*rates)
+    said = fine(*rates)
+    assert "highest error rate for an accuracy of 0.5: error rate 0.0001: accuracy " in said
+    assert "it is the highest that was swept, higher ones were not measured" in said
     assert "numbers with commas" in axtrain(*command[:-4], "--voltages", "low").stderr
     assert "Received" in refused("sweep", "noisy.keras", *DATA, "--chips", 2)  # neither voltages nor rates
 

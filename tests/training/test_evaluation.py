@@ -5,6 +5,9 @@ from scipy import stats
 
 import axtrain as ax
 from axtrain.controls import hardware_layers
+from axtrain.running_state import recurrent_states
+from axtrain.step_passes import Passes
+from axtrain.training.data_files import gives_probabilities
 from axtrain.training.evaluation import Evaluation, accuracy, chip_numbers
 from axtrain.training.kept_figures import KeptFigures, fingerprint
 
@@ -60,6 +63,7 @@ def test_dictionary_is_json_and_text_names_the_figures():
         "samples": 8,
         "metric": "recall",
         "deterministic": False,
+        "in_float": False,
         "mean": 0.625,
         "std": measured.std,
         "worst": 0.5,
@@ -145,6 +149,14 @@ def test_plain_model(network, data):
     wrong = np.where(np.arange(150) < 30, (y + 1) % 4, y)
     result = quiet(network, x, wrong, chips=3)
     assert list(result.accuracies) == [0.8, 0.8, 0.8]
+    said = "accuracy 0.8000, measured in float: no layer runs on hardware"
+    assert str(result) == str(Evaluation.from_dict(result.to_dict())) == said
+
+
+def test_a_network_switched_to_float_says_so(noisy, data):
+    assert not quiet(noisy, *data, chips=1).in_float
+    ax.set_fidelity(noisy, "float")
+    assert quiet(noisy, *data, chips=2).in_float
 
 
 def test_clean_weights_are_left_alone(noisy, data):
@@ -170,6 +182,36 @@ def test_accuracy_by_hand():
     assert accuracy([1, 0, 1, 1], binary) == 0.75  # 0.5 is not above 0.5
     assert accuracy([[1], [0], [1], [1]], binary) == 0.75
     assert accuracy([True, False, True, True], binary) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "match"),
+    [
+        ([1, 0], [[2.0], [-1.0]], r"single output as a probability.*\(p\[:, 0\] > 0\).*outputs from -1 to 2"),
+        ([1, 0], [2.0, -1.0], "single output as a probability"),
+        ([1, -1], [[0.9], [0.2]], r"class numbers from 0 to 1, or one-hot rows.*metric=.*from -1 to 1"),
+        ([1, 2], [[0.9], [0.2]], "class numbers from 0 to 1"),
+        ([0.3, 0.7], [[0.9], [0.2]], "class numbers from 0 to 1"),
+        ([0, 3], np.eye(3)[:2], "class numbers from 0 to 2"),
+        ([0.0, np.nan], np.eye(3)[:2], "class numbers from 0 to 2"),
+        (["cat", "dog"], np.eye(3)[:2], r"class numbers.*dtype <U3"),
+        ([0, 1, 2, 0], np.eye(4).reshape(2, 2, 4), "class numbers"),
+        ([[1, 1, 0], [0, 0, 1]], np.eye(3)[:2], r"one-hot rows, of one 1.*\(\(p > 0\.5\) == y\)"),
+        ([[0, 0, 0], [0, 0, 1]], np.eye(3)[:2], "one-hot rows, of one 1"),
+        (np.full((2, 3), 1 / 3), np.eye(3)[:2], "one-hot rows, of one 1"),
+        ([1, 0], [[np.nan, 0.2], [0.1, 0.9]], r"outputs are not finite.*1 of 4 outputs"),
+        ([1, 0], [[np.inf], [0.9]], r"outputs are not finite.*1 of 2 outputs"),
+        ([1, 0], np.array("a"), "one array of outputs"),
+    ],
+)
+def test_what_accuracy_cannot_judge(labels, outputs, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        accuracy(labels, np.asarray(outputs))
+    assert "Received: " in str(caught.value)
+
+
+def test_probabilities_of_one_output_may_come_flat_and_rounded():
+    assert accuracy([1, 0, 1], np.float32([0.9, 0.2, 1 + 1e-7])) == 1.0
 
 
 def test_accuracy_of_every_position_of_a_sequence():
@@ -202,6 +244,138 @@ def test_custom_metric_gets_labels_and_predictions(noisy, data):
     assert result.metric == "log_loss"
     ax.set_chip(noisy, int(np.random.default_rng(0).integers(0, 1 << 31, 3)[0]))
     assert result.accuracies[0] == pytest.approx(log_loss(y, noisy.predict(x, verbose=0)), rel=1e-6)
+
+
+def nothing(y_true, y_pred):
+    """A metric without a figure."""
+    return float("nan")
+
+
+def everywhere(model, x, y, metric):
+    """Everything that measures, as functions of nothing."""
+    circuits = [ax.Hardware(weight_memory=ax.memories.BitErrors(rate=0.2, fault="persistent"))]
+    options = {"metric": metric, "chips": 2, "verbose": False}
+    return {
+        "evaluate": lambda: ax.evaluate(model, x, y, **options),
+        "sweep": lambda: ax.sweep(model, x, y, rates=(0.1,), **options),
+        "search": lambda: ax.search(model, x, y, candidates=circuits, measure=False, confirm=2, **options),
+        "sensitivity": lambda: ax.sensitivity(model, x, y, candidates=circuits, measure=True, **options),
+    }
+
+
+@pytest.mark.parametrize("name", ["evaluate", "sweep", "search", "sensitivity"])
+def test_a_figure_that_is_not_finite_is_refused_wherever_it_is_measured(noisy, data, name):
+    chip = chip_numbers(0, 1)[0]
+    with pytest.raises(ValueError, match=rf"must give a finite number.*Received: nan from nothing on chip {chip}"):
+        everywhere(noisy, *data, nothing)[name]()
+    noisy.layers[-1].bias.assign([np.nan] * 4)
+    with pytest.raises(ValueError, match=r"not finite|finite number"):
+        everywhere(noisy, *data, accuracy)[name]()
+
+
+def test_outputs_that_are_nan_name_their_chip(noisy, data):
+    noisy.layers[-1].bias.assign([np.nan] * 4)
+    chip = chip_numbers(0, 1)[0]
+    with pytest.raises(ValueError, match=rf"600 of 600 outputs NaN or infinite, on chip {chip}"):
+        quiet(noisy, *data)
+
+
+def test_a_logit_is_refused_though_its_values_could_be_probabilities(data):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    nested = keras.Sequential([keras.Input((6,)), model])
+    labels = np.arange(150) % 2
+    for one in (model, nested, ax.convert(model, ax.Hardware(), calibration=data[0])):
+        with pytest.raises(ValueError, match="whose one output has no activation"):
+            quiet(one, data[0], labels)
+    assert quiet(model, data[0], labels, metric=lambda y, p: ((p[:, 0] > 0) == y).mean()).mean == 0.5
+
+
+def test_an_evaluation_that_was_not_finite_is_not_read():
+    described = Evaluation(np.array([0.5, np.nan]), 0, 10).to_dict()
+    with pytest.raises(ValueError, match="must be finite"):
+        Evaluation.from_dict(described)
+
+
+def test_what_training_meets_is_left_alone(noisy, data):
+    ax.set_chip(noisy, 7, training=True)
+    quiet(noisy, *data, chips=2)
+    assert all(layer.hardware_state.trains_on_chip for layer in hardware_layers(noisy))
+
+
+@pytest.fixture(scope="module")
+def stateful():
+    """A stateful recurrent network on hardware, and data."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.LSTM(3, stateful=True), keras.layers.Dense(2, activation="softmax", name="out")]
+    model = keras.Sequential([keras.Input(batch_shape=(8, 3, 2)), *layers])
+    x = np.random.default_rng(0).normal(size=(16, 3, 2)).astype("float32")
+    memory = ax.memories.BitErrors(rate=0.05, fault="persistent")
+    return ax.convert(model, ax.Hardware(weight_memory=memory), calibration=x[:8]), x
+
+
+def carried(model):
+    return [keras.ops.convert_to_numpy(state) for state in recurrent_states(model)]
+
+
+def mean_output(y_true, y_pred):
+    """Of the first class."""
+    return float(y_pred[:, 0].mean())
+
+
+def test_conversion_leaves_no_recurrent_state(stateful):
+    assert len(carried(stateful[0])) == 2
+    assert not np.any(carried(stateful[0]))
+
+
+def test_recurrent_states_of_wrapped_layers_count_once():
+    wrapped = keras.layers.Bidirectional(keras.layers.GRU(2, stateful=True))
+    stacked = keras.layers.RNN([keras.layers.LSTMCell(2), keras.layers.GRUCell(2)], stateful=True)
+    inner = keras.Sequential([keras.Input(batch_shape=(4, 3, 2)), wrapped])
+    assert len(recurrent_states(keras.Sequential([inner]))) == 2
+    assert len(recurrent_states(keras.Sequential([keras.Input(batch_shape=(4, 3, 2)), stacked]))) == 3
+    assert recurrent_states(keras.Sequential([keras.Input((3, 2)), keras.layers.GRU(2)])) == []
+
+
+def test_every_chip_begins_with_the_same_recurrent_state(stateful):
+    model, x = stateful
+    options = {"metric": mean_output, "batch_size": 8}
+    clean = quiet(model, x, np.zeros(16), chips=3, **options).accuracies
+    assert not np.any(carried(model))
+    np.testing.assert_array_equal(quiet(model, x, np.zeros(16), chips=3, **options).accuracies, clean)
+    swept = ax.sweep(model, x, np.zeros(16), rates=(0.05,), chips=3, verbose=False, **options)
+    np.testing.assert_array_equal(swept.points[0].evaluation.accuracies, clean)
+    ax.set_chip(model, chip_numbers(0, 3)[2])
+    assert model.predict(x, batch_size=8, verbose=0)[:, 0].mean() == pytest.approx(clean[2], abs=1e-6)
+    moved = carried(model)
+    assert np.all([np.any(state) for state in moved])
+    quiet(model, x, np.zeros(16), chips=2, **options)
+    np.testing.assert_array_equal(carried(model), moved)
+    for state in recurrent_states(model):
+        state.assign(state * 0)
+
+
+def test_searches_and_sensitivities_begin_with_the_same_recurrent_state(stateful):
+    model, x = stateful
+    labels = np.arange(16) % 2
+    plain, exact = ax.strip(model), ax.Hardware()
+    options = {"metric": mean_output, "batch_size": 8, "chips": 1, "candidates": [exact], "calibration": x[:8]}
+    found = ax.sensitivity(plain, x, labels, verbose=False, probes=2, **options)
+    assert not np.any(found.measured)  # the candidate is the reference
+    again = ax.sensitivity(plain, x, labels, verbose=False, probes=2, measure=False, **options)
+    np.testing.assert_array_equal(again.curvature["out"], found.curvature["out"])
+    result = ax.search(plain, x, labels, sensitivity=found, confirm=2, verbose=False, **options)
+    expected = quiet(ax.convert(plain, exact, calibration=x[:8]), x, labels, metric=mean_output, batch_size=8)
+    assert [one.evaluation.mean for one in (result.exact, *result.confirmed)] == [expected.mean] * 2
+    assert gives_probabilities(plain, x[:8])
+    assert not np.any(carried(plain))
+
+
+def test_a_second_pass_of_a_step_begins_with_the_same_recurrent_state(stateful):
+    model = ax.strip(stateful[0])
+    model.compile("sgd", "mse")
+    passes = Passes(model, stateful[1][:8], np.zeros((8, 2), "float32"), None, 1.0)
+    whole = passes.whole()[0]
+    np.testing.assert_array_equal(passes.again()[0], whole)
 
 
 def test_a_metric_object_is_named_by_its_class(network, data):

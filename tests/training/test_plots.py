@@ -105,9 +105,9 @@ def test_sweep_marks_the_operating_point():
     star = figure.axes[0].get_lines()[-1]
     assert (star.get_marker(), list(star.get_xdata())) == ("*", [0.56])
     np.testing.assert_allclose(star.get_ydata(), [93])
-    assert "operating point: 0.56 V, 93 %, 3 nJ" in labels_of(figure)
-    assert "required: 90 %" in labels_of(figure)
-    assert "required: 99 %, not met" in labels_of(sweep_figure(points, required=0.99))
+    assert "operating point: 0.56 V, mean 93 %, worst 90 %, 3 nJ" in labels_of(figure)
+    assert "required of the mean: 90 %" in labels_of(figure)
+    assert "required of the mean: 99 %, not met" in labels_of(sweep_figure(points, required=0.99))
 
 
 def test_sweep_of_rates_and_of_another_metric(tmp_path):
@@ -116,7 +116,7 @@ def test_sweep_of_rates_and_of_another_metric(tmp_path):
     (axes,) = figure.axes  # no energy, no second axis
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale()) == ("bit error rate", "recall", "symlog")
     np.testing.assert_allclose(axes.get_lines()[1].get_ydata(), [0.95, 0.9, 0.3])
-    assert "operating point: rate 0.0006, 0.93" in labels_of(figure)
+    assert "operating point: rate 0.0006, mean 0.93, worst 0.9" in labels_of(figure)
     figure.savefig(tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 

@@ -17,9 +17,11 @@ from shell import fine, refused
 import axtrain as ax
 from axtrain.training.evaluation import Evaluation
 from axtrain.training.report.folder import read_folder
+from axtrain.training.report.numbers import sweep_headlines
 from axtrain.training.report.page import render
 from axtrain.training.report.run import Run, write_figures
 from axtrain.training.search.results import SearchPoint, SearchResult
+from axtrain.training.sweep.requirements import Requirement
 from axtrain.training.sweep.results import Sweep, SweepPoint
 
 NASTY = '<script>alert(1)</script><img src=x onerror="alert(1)">'
@@ -192,6 +194,40 @@ def test_a_sweep_alone_leads_with_its_own_figures(folder):
     words = Page(render(read_folder(folder / "sweep"))).words
     assert words.index("0.55 V lowest voltage") < words.index("Sweep of the supply voltage")
     assert words.count("lowest voltage within") == 1
+
+
+def headlines_of(**given):
+    points = [
+        SweepPoint(evaluation=measured(*chips), voltage=voltage, saving=0.25)
+        for voltage, chips in ((0.5, (0.78, 0.8)), (0.46, (0.775, 0.795)))
+    ]
+    return [f"{one.figure} {one.unit} {one.words}" for one in sweep_headlines(Sweep(points=tuple(points), **given))]
+
+
+def test_a_sweep_without_a_safe_voltage_leads_with_that():
+    first, mean, worst, clean = headlines_of(fault_free=0.87)
+    assert first == "none  of the swept voltages is safe: none is within one point of the hardware without faults"
+    assert (mean, worst) == (
+        "79.00 % mean at 0.5 V, the mildest swept",
+        "78.00 % worst chip at 0.5 V, the mildest swept",
+    )
+    assert clean == "87.00 % without faults"
+    edge = ", the last swept: lower ones were not measured"
+    assert (
+        headlines_of(fault_free=0.79)[0]
+        == f"0.46 V lowest voltage within one point of the hardware without faults{edge}"
+    )
+    assert headlines_of()[0] == f"0.46 V lowest voltage within one point of the mildest{edge}"  # an older file
+
+
+def test_a_sweep_leads_with_what_was_required_of_it():
+    worst = Requirement(accuracy=0.78, worst=True)
+    assert headlines_of(requirement=worst)[0] == "0.5 V lowest voltage that keeps the worst chip at 78.00 % or more"
+    none = Requirement(accuracy=0.79, chip_yield=0.95)
+    assert (
+        headlines_of(requirement=none)[0]
+        == "none  of the swept voltages is safe: none keeps 95 % of the chips at 79.00 % or more"
+    )
 
 
 def test_the_command(folder, tmp_path, monkeypatch):

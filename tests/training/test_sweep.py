@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -210,6 +211,19 @@ class TestEachPointIsAFreshConversion:
         assert result.points[0].energy_pj == ax.energy(anew).total_pj
 
 
+@pytest.mark.parametrize("dialled", [True, False])
+def test_the_hardware_without_faults_is_measured_too(network, data, dialled, tmp_path):
+    protection = None if dialled else ax.memories.RobustBits(count=2, rate=0.05)
+    hardware = ax.Hardware(
+        multiplier=ax.multipliers.get("drum3"), weight_memory=SRAM(voltage=0.6, protection=protection)
+    )
+    result = quiet(ax.convert(network, hardware, calibration=data[0]), *data, voltages=(0.44,), folder=tmp_path)
+    clean = ax.convert(network, ax.Hardware(multiplier=ax.multipliers.get("drum3")), calibration=data[0])
+    assert result.fault_free == ax.evaluate(clean, *data, chips=1, verbose=False).mean
+    assert result.fault_free > result.points[0].evaluation.mean
+    assert list(json.loads((tmp_path / "fault_free.json").read_text()).values()) == [result.fault_free]
+
+
 def test_chips_are_the_same_at_every_voltage_and_their_faults_grow(on_sram, data):
     both = quiet(on_sram, *data, voltages=(0.5, 0.44), seed=5)
     alone = quiet(on_sram, *data, voltages=(0.44,), seed=5)
@@ -278,17 +292,17 @@ class TestFolder:
         assert sum(map(len, kept)) == stop
         counted.stop = None
         result = self.run(on_sram, data, tmp_path, counted)
-        assert counted.calls == 12  # three voltages of four chips, none twice
+        assert counted.calls == 13  # three voltages of four chips and one without faults, none twice
         assert not list(tmp_path.glob(".*"))
         again = self.run(on_sram, data, tmp_path, counted)
-        assert counted.calls == 12
+        assert counted.calls == 13
         straight = quiet(on_sram, *data, voltages=VOLTAGES, metric=type(counted)())
         assert result.to_dict() == again.to_dict() == straight.to_dict()
 
     def test_voltages_and_chips_are_added(self, on_sram, data, counted, tmp_path):
         self.run(on_sram, data, tmp_path, counted)
         more = self.run(on_sram, data, tmp_path, counted, voltages=(*VOLTAGES, 0.55), chips=6)
-        assert counted.calls == 24
+        assert counted.calls == 25
         assert (
             more.to_dict() == quiet(on_sram, *data, voltages=more.voltages, chips=6, metric=type(counted)()).to_dict()
         )
@@ -327,13 +341,35 @@ class TestFolder:
     def test_the_same_network_made_again_is_the_same(self, network, make_noisy, data, counted, tmp_path):
         self.run(make_noisy(SRAM(voltage=0.6)), data, tmp_path, counted)
         self.run(make_noisy(SRAM(voltage=0.6)), data, tmp_path, counted)
-        assert counted.calls == 12
+        assert counted.calls == 13
 
     def test_files_that_are_none(self, on_sram, data, tmp_path):
         self.run(on_sram, data, tmp_path, voltages=(0.7,), chips=1)
         (tmp_path / "voltage_0.7.json").write_text('{"12": 0.')
         with pytest.raises(ValueError, match=r"voltage_0\.7\.json is not a file of kept figures; remove it"):
             self.run(on_sram, data, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("kept", "match"),
+        [
+            ("NaN", "what is no share from 0 to 1"),
+            ("7.5", "what is no share from 0 to 1"),
+            ("-0.1", "what is no share from 0 to 1"),
+            ("true", "what is no share from 0 to 1"),
+            ('"0.5"', "what is no share from 0 to 1"),
+            (None, "a chip that is none of this seed's"),
+        ],
+    )
+    def test_figures_that_cannot_have_been_measured(self, on_sram, data, tmp_path, kept, match):
+        self.run(on_sram, data, tmp_path, voltages=(0.7,), chips=1)
+        file = tmp_path / "voltage_0.7.json"
+        (chip,) = json.loads(file.read_text())
+        for name in (chip,) if kept else ("-1", "12", "one"):
+            file.write_text(f'{{"{name}": {kept or 0.5}}}')
+            with pytest.raises(
+                ValueError, match=rf"voltage_0\.7\.json holds a figure of {match}.*chip {name}, figure "
+            ):
+                self.run(on_sram, data, tmp_path)
 
 
 @pytest.fixture
@@ -377,12 +413,40 @@ class TestWhatIsGivenBack:
 
     def test_plot_marks_the_lowest_good_voltage(self, result):
         labels = [text.get_text() for text in result.plot(0.95).legends[0].get_texts()]
-        assert "operating point: 0.7 V, 96 %, 4 nJ" in labels
+        assert "operating point: 0.7 V, mean 96 %, worst 95 %, 4 nJ" in labels
+        assert "required of the mean: 95 %" in labels
         labels = [text.get_text() for text in result.plot(0.99).legends[0].get_texts()]
-        assert "required: 99 %, not met" in labels
+        assert "required of the mean: 99 %, not met" in labels
         assert not [text for text in result.plot().legends[0].get_texts() if "required" in text.get_text()]
-        labels = [text.get_text() for text in result.plot(0.9, worst=True).legends[0].get_texts()]
-        assert "operating point: 0.5 V, 91 %, 3 nJ" in labels
+        figure = result.plot(0.9, worst=True)
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert "required of the worst chip: 90 %" in labels
+        assert "operating point: 0.5 V, mean 91 %, worst 90 %, 3 nJ, the last swept" in labels
+        np.testing.assert_allclose(figure.axes[0].get_lines()[-1].get_xydata(), [[0.5, 90]])  # on the worst chip's line
+        assert not [text for text in labels if "without faults" in text]
+        marked = replace(result, fault_free=0.98).requiring(0.9, worst=True)
+        again = [text.get_text() for text in marked.plot().legends[0].get_texts()]
+        assert sorted([*labels, "without faults: 98 %"]) == sorted(again)
+
+    def test_requirement_and_verdict_are_kept(self, result):
+        required = replace(result, fault_free=0.98).requiring(0.955)
+        described = json.loads(json.dumps(required.to_dict()))
+        assert described["operating_point"] == {"voltage": 0.7, "rate": 1e-6}
+        again = Sweep.from_dict(described)
+        assert (again.requirement, again.fault_free) == (required.requirement, 0.98)
+        assert again.verdict == required.verdict
+        assert again.verdict.startswith("lowest voltage for an accuracy of 0.955: 0.7 V (error rate 1e-06): ")
+        assert again.verdict.endswith("; judged by the mean; without faults it is 0.9800")
+        assert "without faults: accuracy 0.9800" in str(again)
+        last = required.requiring(0.9, chip_yield=0.5)
+        assert "judged by 50 % of the chips" in last.verdict
+        assert last.verdict.endswith("it is the lowest that was swept, lower ones were not measured")
+        none = required.requiring(0.99, worst=True)
+        assert (none.operating_point, none.to_dict()["operating_point"]) == (None, None)
+        assert none.verdict.startswith("No safe voltage found. ")
+        older = {key: described[key] for key in ("format", "points", "notes")}
+        assert (Sweep.from_dict(older).requirement, Sweep.from_dict(older).fault_free) == (None, None)
+        assert (result.operating_point, result.verdict) == (None, "nothing was required of the points")
 
 
 class TestLowestVoltage:
@@ -410,6 +474,28 @@ class TestLowestVoltage:
         assert ax.lowest_voltage(result, 0.9372, confident=True).voltage == 0.8
         with pytest.raises(ValueError, match="worst=True, confident=True"):
             ax.lowest_voltage(result, 0.9, worst=True, confident=True)
+
+    def test_a_mean_of_figures_that_are_alike_is_no_less_than_they(self):
+        result = Sweep(points=(point(0.7, [0.83] * 20),))
+        assert result.points[0].evaluation.mean < 0.83
+        assert ax.lowest_voltage(result, 0.83) is result.points[0]
+
+    def test_a_yield_is_a_share_of_the_chips(self):
+        chips = [0.8, *[0.95] * 19]
+        result = Sweep(points=(point(0.8, [0.96] * 20), point(0.7, chips), point(0.6, [0.8, *chips[:-1]])))
+        assert ax.lowest_voltage(result, 0.95, chip_yield=0.95).voltage == 0.7  # 19 of 20
+        assert ax.lowest_voltage(result, 0.95, chip_yield=0.951).voltage == 0.8
+        assert ax.lowest_voltage(result, 0.95, chip_yield=0.9).voltage == 0.6
+        assert ax.lowest_voltage(result, 0.95, chip_yield=1).voltage == 0.8
+        with pytest.raises(
+            ValueError, match=r"No safe voltage found.*the accuracy that 95 % of the chips reach is at best 0\.96"
+        ):
+            ax.lowest_voltage(result, 0.97, chip_yield=0.95)
+        for wrong in (0, 1.5, float("nan"), True, "all"):
+            with pytest.raises(ValueError, match=f"`chip_yield`.*Received: chip_yield={wrong!r}"):
+                ax.lowest_voltage(result, 0.9, chip_yield=wrong)
+        with pytest.raises(ValueError, match=r"or by the yield.*chip_yield=0\.5"):
+            ax.lowest_voltage(result, 0.9, worst=True, chip_yield=0.5)
 
     def test_none_is_good_enough(self):
         result = Sweep(points=(point(0.8, [0.7, 0.9]), point(0.7, [0.8, 0.84])))
@@ -524,7 +610,7 @@ class TestNotes:
 def test_without_chance_one_chip_stands_for_all(make_noisy, data, counted):
     memory = ax.memories.BitErrors(rate=0.3, fault="persistent")
     result = quiet(make_noisy(memory), *data, rates=(0.0, 0.1), metric=counted)
-    assert counted.calls == 1 + 4
+    assert counted.calls == 1 + 4 + 1  # and the one without faults
     assert [len(p.evaluation.accuracies) for p in result.points] == [4, 4]
 
 

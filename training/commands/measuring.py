@@ -50,6 +50,11 @@ def evaluate(model: Path, data: Path, hardware: Path | str | None, **given) -> N
 @click.option("--voltages", type=Numbers(), help="Supply voltages, such as 0.5,0.55,0.6.")
 @click.option("--rates", type=Numbers(), help="Error rates, in place of voltages.")
 @click.option("--accuracy", type=click.FloatRange(0, 1), help="Also find the lowest voltage that reaches it.")
+@click.option("--worst", is_flag=True, help="Ask the accuracy of the worst chip.  [default: of the mean]")
+@click.option("--confident", is_flag=True, help="Ask it of the lower end of the mean's 95 % interval.")
+@click.option(
+    "--yield", "chip_yield", type=click.FloatRange(0, 1, min_open=True), help="Ask it of this share of chips."
+)
 @click.option("--out", type=FOLDER, default="axtrain_sweep", show_default=True, help="Folder for figures and picture.")
 @options.chips
 @options.seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from axtrain.noise_models.files import save_figure, write_whole
 from axtrain.training.data_files import check_samples, load_split
 from axtrain.training.evaluation import Evaluation, evaluate
 from axtrain.training.jobs.shared import converted, for_test, tracked
-from axtrain.training.sweep.results import lowest_voltage
+from axtrain.training.sweep.requirements import Requirement
 from axtrain.training.sweep.sweeping import sweep
 
 
@@ -63,18 +64,27 @@ def sweep_file(
     chips: int,
     seed: int,
     scale: float,
+    worst: bool = False,
+    confident: bool = False,
+    chip_yield: float | None = None,
     track: dict[str, Any] | None = None,
 ) -> None:
     """Sweeps a saved model, writes figures, table and picture, and says what was found."""
+    ways: dict[str, Any] = {"worst": worst, "confident": confident, "chip_yield": chip_yield}
+    if accuracy is None and any(ways.values()):
+        raise ValueError("--worst, --confident and --yield judge an --accuracy; give one. Received: no --accuracy")
+    required = None if accuracy is None else Requirement(accuracy=accuracy, **ways)  # refused before any work
     network, x, y = for_test(model, data, hardware, scale)
     with tracked(track, "sweep", model, network, data) as run:
         result = sweep(network, x, y, voltages=voltages, rates=rates, chips=chips, seed=seed, folder=out / "kept")
+        result = replace(result, requirement=required)
         write_whole(out / "sweep.json", json.dumps(result.to_dict(), indent=1).encode())
         result.to_csv(out / "sweep.csv")
-        save_figure(result.plot(accuracy), out / "sweep.png")
+        save_figure(result.plot(), out / "sweep.png")
         if run is not None:
             run.sweep(result)
     click.echo(f"{result.table()}\nWrote {out}")  # before the answer: there may be none
-    if accuracy is not None:
-        dial = "lowest voltage" if rates is None else "highest error rate"
-        click.echo(f"{dial} for an accuracy of {accuracy:g}: {lowest_voltage(result, accuracy)}")
+    if required is not None and result.operating_point is None:
+        raise ValueError(result.verdict)
+    if required is not None:
+        click.echo(result.verdict)

@@ -96,7 +96,9 @@ def _accuracy(run: Run, pictures: Pictures) -> Section:
 def _sweep(of: str, result: Any, pictures: Pictures) -> Section:
     over = "error rate" if result.points[0].voltage is None else "supply voltage"
     section = Section(f"Sweep of the {over}{of}", numbers.sweep_headlines(result), notes=list(result.notes))
-    figure = plots.sweep_figure(result.points, width=PAGE_WIDTH)
+    section.words += [] if result.requirement is None else [f"{result.verdict}."]
+    marks = {"required": result.requirement, "chosen": result.operating_point, "fault_free": result.fault_free}
+    figure = plots.sweep_figure(result.points, width=PAGE_WIDTH, **marks)
     metric = result.points[0].evaluation.metric
     section.pictures.append(pictures.drawn(figure, f"{metric} over the {over}: mean, spread and worst chip"))
     section.tables.append(numbers.sweep_table(result))

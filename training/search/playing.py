@@ -15,11 +15,14 @@ import numpy as np
 from axtrain.controls import hardware_layers, set_chip
 from axtrain.loading import load_model
 from axtrain.noise_models.files import whole_file
+from axtrain.running_state import state_kept
 from axtrain.training.evaluation import (
     Evaluation,
+    accuracy,
     as_pipeline,
     chip_numbers,
     evaluate,
+    figure,
     leaves_nothing_to_chance,
     metric_name,
     sample_count,
@@ -72,10 +75,13 @@ class Player:
         needed = self._numbers[:1] if certain else self._numbers
         missing = [number for number in needed if number not in kept.found[0]]
         model = self.choices.play(assignment) if missing else self.choices.played
-        for number in missing:
-            set_chip(model, number)
-            predicted = model.predict(**self._given, verbose=0)
-            kept.add(0, number, float(self.metric(self.data[1], predicted)))
+        with state_kept(model) as put_back:
+            for number in missing:
+                put_back()
+                set_chip(model, number)
+                predicted = model.predict(**self._given, verbose=0)
+                where = f"chip {number}, {dict(assignment) or 'all layers on the reference'}"
+                kept.add(0, number, figure(self.metric, self.data[1], predicted, model, where))
         figures = np.resize([kept.found[0][number] for number in needed], self.chips)
         return Evaluation(figures.astype(np.float64), self.seed, self._count, metric_name(self.metric), certain)
 
@@ -105,7 +111,13 @@ class Player:
     def _kept(self, kind: str, assignment: Mapping[str, str]) -> KeptFigures:
         name = f"{kind}_{self._name(assignment)}"
         if name not in self._known:
-            self._known[name] = KeptFigures(self._folder, [name], self._settings)
+            self._known[name] = KeptFigures(
+                self._folder,
+                [name],
+                self._settings,
+                lambda count: chip_numbers(self.seed, count),
+                shares=self.metric is accuracy,
+            )
         return self._known[name]
 
     def _name(self, assignment: Mapping[str, str]) -> str:

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from axtrain.controls import hardware_layers, set_chip
-from axtrain.training.evaluation import leaves_nothing_to_chance, progress
+from axtrain.running_state import state_kept
+from axtrain.training.evaluation import figure, leaves_nothing_to_chance, progress
 from axtrain.training.kept_figures import KeptFigures, fingerprint
 from axtrain.training.search.assignments import Choices
 from axtrain.training.sensitivity.loss_choice import ChosenLoss
@@ -54,7 +55,7 @@ def measured_cells(
             "cells": cells_in_words(choices),
             **fingerprint(choices.plain, (x, choices.calibration), y, metric),
         }
-    kept = KeptFigures(folder, ["cells"], settings)
+    kept = KeptFigures(folder, ["cells"], settings, lambda _: range(_PARTS * len(cells)))
     figures = kept.found[0]
 
     def run(assignment):
@@ -62,11 +63,19 @@ def measured_cells(
         layers = list(hardware_layers(played))
         certain = leaves_nothing_to_chance(layers, choices.hardware_of(assignment))
         losses, metrics = [], []
-        for number in chips[:1] if certain else chips:
-            set_chip(played, number)
-            outputs = _outputs(played, x, batch_size)
-            losses.append(np.asarray(chosen.per_sample(y, outputs), np.float64))
-            metrics.append(float(metric(y, outputs)))
+        with state_kept(played) as put_back:
+            for number in chips[:1] if certain else chips:
+                put_back()
+                set_chip(played, number)
+                outputs = _outputs(played, x, batch_size)
+                where = f"chip {number}, {assignment or 'all layers on the reference'}"
+                metrics.append(figure(metric, y, outputs, played, where))
+                losses.append(np.asarray(chosen.per_sample(y, outputs), np.float64))
+                if not np.isfinite(losses[-1]).all():
+                    raise ValueError(
+                        "The loss of some samples is not finite, so nothing can be compared with it. "
+                        f"Received: {losses[-1].mean()} on {where}"
+                    )
         return np.mean(losses, axis=0), np.array(metrics), np.array([one.mean() for one in losses])
 
     baseline = run({})
@@ -80,8 +89,8 @@ def measured_cells(
             error = difference.std() / len(difference) ** 0.5
             if len(of_chips) > 1:  # what chips differ by is chance too
                 error = np.hypot(error, of_chips.std(ddof=1) / len(of_chips) ** 0.5)
-            for part, figure in enumerate((difference.mean(), error, baseline[1].mean() - metrics.mean())):
-                kept.add(0, _PARTS * cell + part, float(figure))
+            for part, value in enumerate((difference.mean(), error, baseline[1].mean() - metrics.mean())):
+                kept.add(0, _PARTS * cell + part, float(value))
     found = np.array([figures[number] for number in range(_PARTS * len(cells))])
     rises, errors, drops = np.moveaxis(found.reshape(len(choices.layers), len(choices.candidates), _PARTS), -1, 0)
     return {

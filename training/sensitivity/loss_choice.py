@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from axtrain.training.evaluation import check_finite_outputs
+
 _TINY = 1e-12  # keeps the logarithm of a probability of 0 finite
 _KINDS = {
     "sparse_categorical_crossentropy": "categorical",
@@ -81,10 +83,11 @@ def chosen_loss(model: keras.Model, given, outputs: np.ndarray, y) -> ChosenLoss
         y: labels of the same samples.
 
     Raises:
-        ValueError: more than one output, an unknown name, or no way to tell the loss.
+        ValueError: more than one output, outputs that are not finite, an unknown name, or no way to tell the loss.
     """
     if not hasattr(outputs, "shape"):
         raise ValueError(f"The loss of a model with several outputs is not known. Received: {type(outputs).__name__}")
+    check_finite_outputs(outputs)
     loss = given
     if loss is None and model.compiled and isinstance(model.loss, (str, keras.losses.Loss)):
         loss = model.loss

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from axtrain.running_state import state_kept
+
 METHODS = ("gauss_newton", "hessian")
 
 
@@ -103,7 +105,8 @@ class LossSurface:
         outputs: list[Any] = [None] * len(self.kernels)
         for probe in range(probes):
             rng = np.random.default_rng([seed, probe])
-            found, along = self._probed_hessian(rng) if method == "hessian" else self._probed_squares(rng)
+            with state_kept(self.network):
+                found, along = self._probed_hessian(rng) if method == "hessian" else self._probed_squares(rng)
             for index, value in enumerate(found):
                 sums[index] += value
                 squares[index] += value**2

@@ -13,6 +13,7 @@ import numpy as np
 from axtrain.controls import hardware_layers
 from axtrain.conversion import strip
 from axtrain.hardware import Hardware
+from axtrain.running_state import state_kept
 from axtrain.training.evaluation import accuracy, chip_numbers, metric_name, progress, sample_count
 from axtrain.training.search.assignments import Choices, calibration_data
 from axtrain.training.sensitivity.cell_measurements import measured_cells
@@ -103,7 +104,9 @@ def sensitivity(
         model, _own(model) if candidates is None else candidates, calibration_data(x, calibration), reference
     )
     start = keras.tree.map_structure(lambda array: np.asarray(array[:batch_size]), x)
-    chosen = chosen_loss(model, loss, choices.plain.predict_on_batch(start), y[:batch_size])
+    with state_kept(choices.plain):
+        outputs = choices.plain.predict_on_batch(start)
+    chosen = chosen_loss(model, loss, outputs, y[:batch_size])
     method = method or ("hessian" if chosen.kind is None else "gauss_newton")
     if method == "gauss_newton" and chosen.kind is None:
         raise ValueError(

@@ -18,11 +18,13 @@ from axtrain.energy_estimate import energy
 from axtrain.hardware import Hardware
 from axtrain.model_walk import all_layers
 from axtrain.noise_models.datapath import ILLUSTRATIVE_CHAIN, CarryChain
+from axtrain.running_state import state_kept
 from axtrain.training.evaluation import (
     Evaluation,
     accuracy,
     as_pipeline,
     chip_numbers,
+    figure,
     leaves_nothing_to_chance,
     metric_name,
     progress,
@@ -55,7 +57,8 @@ def sweep(
     At a voltage every memory that has one is set to it, and a datapath that `chain` gave is made anew at it; all
     else stays, and `notes` says what. The chips of one seed are those of `axtrain.evaluate`, and a chip's faults
     at a voltage are among those at any lower one, so the points are paired and their differences hold little chance.
-    Each point is what `evaluate` measures on the model converted for that voltage, exactly. Where hashed cells of
+    Each point is what `evaluate` measures on the model converted for that voltage, exactly; `fault_free` is what the
+    first chip gives at noise strength 0. Where hashed cells of
     one rate are swept, one compiled function serves all points; other hardware is compiled for each.
 
     Args:
@@ -101,27 +104,35 @@ def sweep(
         state.noise_strength.assign(1.0)
     settings = {"seed": seed, "batch_size": batch_size, "chain": repr(chain)}
     settings |= {} if folder is None else fingerprint(played, x, y, metric)
-    kept = KeptFigures(folder, [f"{'rate' if by_rate else 'voltage'}_{value!r}" for value in values], settings)
+    names = [*(f"{'rate' if by_rate else 'voltage'}_{value!r}" for value in values), "fault_free"]
+    kept = KeptFigures(folder, names, settings, lambda count: chip_numbers(seed, count), shares=metric is accuracy)
     costs = [_cost(played, layers, point, reference) for point in points]
     certain = [leaves_nothing_to_chance(layers, point) for point in points]
-    needed = [numbers[:1] if sure else numbers for sure in certain]
+    needed = [*(numbers[:1] if sure else numbers for sure in certain), numbers[:1]]
     cells = [(index, chip) for index, drawn in enumerate(needed) for chip in drawn if chip not in kept.found[index]]
     prepare = _preparation(played, layers, points)
     given = as_pipeline(x, batch_size, len(cells))
     current = None
-    with closing(progress(cells, f"{len(values)} points, {chips} chips", shown=verbose and len(cells) > 1)) as shown:
+    shown = progress(cells, f"{len(values)} points, {chips} chips", shown=verbose and len(cells) > 1)
+    with state_kept(played) as put_back, closing(shown):
         for index, chip in shown:
             if index != current:
                 prepare(index)
                 current = index
+            put_back()
             set_chip(played, chip)
             predicted = played.predict(**given, verbose=0)
-            kept.add(index, chip, float(metric(y, predicted)))
-    measured = [np.resize([kept.found[index][chip] for chip in drawn], chips) for index, drawn in enumerate(needed)]
+            kept.add(
+                index, chip, figure(metric, y, predicted, played, f"chip {chip}, {names[index].replace('_', ' ')}")
+            )
+    *measured, (fault_free, *_) = (
+        np.resize([kept.found[index][chip] for chip in drawn], chips) for index, drawn in enumerate(needed)
+    )
+    in_float = all(layer.fidelity == "float" for layer in layers)
     return Sweep(
         points=tuple(
             SweepPoint(
-                evaluation=Evaluation(figures.astype(np.float64), seed, count, metric_name(metric), sure),
+                evaluation=Evaluation(figures.astype(np.float64), seed, count, metric_name(metric), sure, in_float),
                 voltage=None if by_rate else value,
                 rate=max((memory.rate for part in point for memory in swept(part, by_rate).values()), default=None),
                 **cost,
@@ -129,6 +140,7 @@ def sweep(
             for value, point, figures, sure, cost in zip(values, points, measured, certain, costs, strict=True)
         ),
         notes=notes,
+        fault_free=float(fault_free),
     )
 
 
@@ -196,18 +208,24 @@ def _cost(played, layers, point, reference) -> dict[str, float]:
 
 
 def _preparation(played, layers, points) -> Callable[[int], None]:
-    """A function of a point's index that makes the model play it: by turning a dial where there is one."""
+    """A function of a point's index that makes the model play it: by turning a dial where there is one.
+
+    The index after the last point's is the hardware without faults: that of any point, at noise strength 0.
+    """
     dials = [dial for dial in map(dialled, zip(*points, strict=True)) if dial is not None]
     if len(dials) == len(layers):
         _set(layers, [hardware for hardware, _ in dials])
 
     def prepare(index: int) -> None:
-        if len(dials) < len(layers):
+        if index == len(points):
+            for state in _states(layers):
+                state.noise_strength.assign(0.0)
+        elif len(dials) < len(layers):
             _set(layers, points[index])
             played.predict_function = None  # traced with the other hardware
-            return
-        for layer, (_, strengths) in zip(layers, dials, strict=True):
-            for state in _states([layer]):
-                state.noise_strength.assign(strengths[index])
+        else:
+            for layer, (_, strengths) in zip(layers, dials, strict=True):
+                for state in _states([layer]):
+                    state.noise_strength.assign(strengths[index])
 
     return prepare

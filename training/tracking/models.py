@@ -26,6 +26,7 @@ def packed(model, folder: Path, *, name: str, x: Any = None, registered_name: st
     import keras
     import numpy as np
 
+    from axtrain.running_state import state_kept
     from axtrain.training.kept_figures import network_digest
 
     model.save(folder / "model.keras")
@@ -34,7 +35,8 @@ def packed(model, folder: Path, *, name: str, x: Any = None, registered_name: st
         from mlflow.models import infer_signature
 
         example = keras.tree.map_structure(lambda array: np.asarray(array)[:2], x)
-        predicted = keras.tree.map_structure(np.asarray, model.predict(example, verbose=0))
+        with state_kept(model):
+            predicted = keras.tree.map_structure(np.asarray, model.predict(example, verbose=0))
         signature = infer_signature(example, predicted).to_dict()
         arrays = example if isinstance(example, dict) else {"": example}
         if any(np.asarray(array).dtype.hasobject for array in arrays.values()):  # NumPy would pickle them

@@ -10,6 +10,7 @@ from keras import ops
 from axtrain.controls import hardware_layers
 from axtrain.copying import copy_of
 from axtrain.registration import register
+from axtrain.running_state import random_states, recurrent_states
 from axtrain.step_model import TrainingModel
 
 
@@ -20,7 +21,10 @@ def with_bit_errors(
 
     Both gradients are of the same batch. w' has the faults that the hardware draws in training: fresh ones of a
     random memory, those of a new chip at every step, or of the one chip set by
-    ``axtrain.set_chip(model, chip, training=True)``. A step costs two passes. Weight clipping, the other half of
+    ``axtrain.set_chip(model, chip, training=True)``. A step costs two passes, of which the clean one alone moves
+    what `fit` moves beside the weights: the moving averages of batch normalisation and of activation ranges, the state
+    of stateful recurrent layers. The faulty one is normalised by its own batch, as any pass in training, and leaves no
+    trace of it: averages over faults would shift the clean network. Weight clipping, the other half of
     the recipe, is `axtrain.WeightRange` (`axtrain.limit_weights` sets it everywhere). Source: theory page,
     section 5.
 
@@ -79,6 +83,8 @@ class BitErrorTraining(TrainingModel):
         strengths = [state.noise_strength.value * 1.0 for state in states]  # read now, not when they are put back
         for state in states:
             state.noise_strength.assign(0.0)
+        carried = recurrent_states(self)
+        begun = [ops.copy(variable.value) for variable in carried]
         with tf.GradientTape() as tape:
             outputs = self(x, training=True)
             loss = self.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
@@ -87,6 +93,12 @@ class BitErrorTraining(TrainingModel):
         if self.start_loss is not None:
             below = ops.cast(loss < self.start_loss, "float32")
             self._started.assign(ops.maximum(self._started, below))
+        # All but the random streams is put back after the second pass: averages and ranges are of the clean network.
+        random = {id(variable) for variable in random_states(self)}
+        moving = [*carried, *(one for one in self.non_trainable_variables if id(one) not in random)]
+        moved = [ops.copy(variable.value) for variable in moving]
+        for variable, value in zip(carried, begun, strict=True):
+            variable.assign(value)
         for state, strength in zip(states, strengths, strict=True):
             state.noise_strength.assign(strength * self._started)
         with tf.GradientTape() as tape:
@@ -94,6 +106,8 @@ class BitErrorTraining(TrainingModel):
             perturbed_loss = self.compute_loss(x=x, y=y, y_pred=read, sample_weight=sample_weight, training=True)
             scaled = self.optimizer.scale_loss(perturbed_loss)
         perturbed = tape.gradient(scaled, variables)
+        for variable, value in zip(moving, moved, strict=True):
+            variable.assign(value)
         for state, strength in zip(states, strengths, strict=True):
             state.noise_strength.assign(strength)
         total = self._sum(clean, perturbed)

@@ -23,6 +23,11 @@ def recurrent_states(model: keras.Model) -> list:
     return list({id(state): state for state in states}.values())
 
 
+def random_states(model: keras.Model) -> list:
+    """The variables of all seed generators."""
+    return [generator.state for layer in model._flatten_layers() for generator in layer._seed_generators]
+
+
 @contextmanager
 def state_kept(model: keras.Model) -> Iterator[Callable[[], None]]:
     """Puts back what running the model moves: the states of its seed generators and of stateful recurrent layers.
@@ -33,8 +38,7 @@ def state_kept(model: keras.Model) -> Iterator[Callable[[], None]]:
     Yields:
         a function of nothing that puts it back at once, so that several runs begin alike.
     """
-    generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
-    variables = [*(generator.state for generator in generators), *recurrent_states(model)]
+    variables = [*random_states(model), *recurrent_states(model)]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
     def put_back() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from axtrain import __version__
 from axtrain.controls import hardware_layers
 from axtrain.noise_models.files import write_whole
+from axtrain.noise_models.reading import read_json
 from axtrain.training.evaluation import metric_name
 
 
@@ -121,12 +122,4 @@ def _figures(file: Path, chips: Callable[[int], Sequence[int]] | None, shares: b
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        content = error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{file} is not a file of kept figures; remove it, or give another folder. Received: {content}"
-        )
-    return content
+    return read_json(file, "a file of kept figures", "remove it, or give another folder", finite=False)

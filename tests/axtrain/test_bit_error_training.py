@@ -54,6 +54,30 @@ def test_a_step_follows_the_sum_of_both_gradients(clip_norm):
         np.testing.assert_allclose(variable.numpy(), old - 0.5 * (a + scale * b), rtol=1e-4, atol=1e-6)
 
 
+def test_the_faulty_pass_moves_no_average_range_or_state():
+    """Batch normalisation, an activation range and a stateful layer are moved as by the clean network's `fit`."""
+    x = (3 + np.random.default_rng(0).normal(size=(8, 5, 4))).astype("float32")
+    layers = [
+        keras.layers.BatchNormalization(momentum=0.5, name="norm"),
+        keras.layers.LSTM(3, stateful=True, name="lstm"),
+    ]
+    plain = keras.Sequential([keras.Input(batch_shape=(8, 5, 4)), *layers, keras.layers.Dense(2, name="out")])
+    found = []
+    for rate in (0.0, 0.3):
+        network = ax.convert(plain, ax.Hardware(weight_memory=ax.memories.BitErrors(rate=rate)))
+        if rate:
+            network = ax.with_bit_errors(network)
+        network.compile(keras.optimizers.SGD(0.0), "mse")
+        network.fit(x, np.zeros((8, 2)), batch_size=8, verbose=0)
+        moving = network.get_layer("norm").moving_mean
+        states = [product.state for name in ("lstm", "out") for product in network.get_layer(name).products]
+        carried = network.get_layer("lstm").states
+        found.append([v.numpy() for v in (moving, *carried, *(s.low for s in states), *(s.high for s in states))])
+    assert np.any(found[0][0] != 0) and np.any(found[0][1] != 0)
+    for clean, faulty in zip(*found, strict=True):
+        np.testing.assert_array_equal(clean, faulty)
+
+
 def test_faults_wait_for_the_loss_to_fall():
     noisy, x, y = network()
     waiting = compiled(ax.with_bit_errors(noisy, start_loss=1e-6))

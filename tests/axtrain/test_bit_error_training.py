@@ -68,7 +68,7 @@ def test_the_faulty_pass_moves_no_average_range_or_state():
         if rate:
             network = ax.with_bit_errors(network)
         network.compile(keras.optimizers.SGD(0.0), "mse")
-        network.fit(x, np.zeros((8, 2)), batch_size=8, verbose=0)
+        network.fit(x, np.zeros((8, 2)), batch_size=8, shuffle=False, verbose=0)
         moving = network.get_layer("norm").moving_mean
         states = [product.state for name in ("lstm", "out") for product in network.get_layer(name).products]
         carried = network.get_layer("lstm").states

@@ -20,6 +20,7 @@ from axtrain import __version__
 from axtrain.controls import hardware_layers
 from axtrain.files import whole_file, write_whole
 from axtrain.integers.formats import check_formats, write_formats
+from axtrain.model_walk import labels
 from axtrain.quantisers import affine_parameters, symmetric_scale
 
 MANIFEST = "manifest.json"
@@ -70,6 +71,8 @@ def export(
     - for `formats`: `"litert"` writes `model.tflite`, equal to `axtrain.integer_network` code for code (exact
       multipliers, the extra `litert`); `"saved_model"` writes `saved_model/`, which TensorFlow alone runs.
 
+    `NAME` is the layer's name, or its path (`left/proj`) where another layer of the model bears the name too.
+
     The weights are the clean ones, whatever their memory does. Real value of a product sum:
     ``activation_scale * scale * (sum M[a, w] - zero_point * sum w)``.
 
@@ -85,8 +88,8 @@ def export(
         the `Export`, read back and verified.
 
     Raises:
-        ValueError: no hardware layer in the model, or one without an activation range yet; an unknown format, or a
-            model that cannot be written in it.
+        ValueError: no hardware layer in the model, one without an activation range yet, or two of one name in the
+            same model; an unknown format, or a model that cannot be written in it.
         ImportError: a format whose extra is not installed.
         FileExistsError: the folder holds something else, or an export and `overwrite` is False.
     """
@@ -121,7 +124,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 
     Raises:
         FileNotFoundError: no manifest there, or a file that it lists is missing.
-        ValueError: not a manifest of this format, or a file that differs from it.
+        ValueError: not a manifest of this format, a file that differs from it, or layers of one name.
     """
     folder = Path(folder)
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -136,11 +139,17 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
                 f"{name} in {folder} is not the file that was exported: its sha256 differs from the manifest's. "
                 f"Export again. Received: {found}, expected {digest}"
             )
+    names = [entry["name"] for entry in manifest["layers"]]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "Layers of one name overwrote each other's integers when this folder was written. Export again. "
+            f"Received: layers {names} in {folder}"
+        )
     integers: dict[str, dict[str, np.ndarray]] = {}
     with np.load(folder / "integers.npz", allow_pickle=False) as arrays:
-        for entry in manifest["layers"]:
-            prefix = entry["name"] + "/"
-            integers[entry["name"]] = {k[len(prefix) :]: arrays[k] for k in arrays.files if k.startswith(prefix)}
+        for name in names:
+            prefix = name + "/"
+            integers[name] = {k[len(prefix) :]: arrays[k] for k in arrays.files if k.startswith(prefix)}
     return Export(folder, manifest, integers)
 
 
@@ -157,8 +166,9 @@ def check_target(folder: Path, overwrite: bool) -> None:
 def _write(model, layers, folder: Path, accuracy, formats) -> None:
     model.save(folder / "model.keras")
     arrays: dict[str, Any] = {}
+    told = labels(model)
     for layer in layers:
-        arrays.update({f"{layer.name}/{key}": value for key, value in _integers(layer).items()})
+        arrays.update({f"{told[id(layer)]}/{key}": value for key, value in _integers(layer).items()})
     with whole_file(folder / "integers.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, **arrays)
     manifest = {
@@ -168,7 +178,7 @@ def _write(model, layers, folder: Path, accuracy, formats) -> None:
         "model": model.name,
         "layers": [
             {
-                "name": layer.name,
+                "name": told[id(layer)],
                 "class": type(layer).__name__,
                 **_single_kernel(layer),
                 "products": [

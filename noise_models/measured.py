@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -63,9 +64,9 @@ class FaultMap:
             outside = [value for value in values if not 0 <= value < limit]
             if outside:
                 raise ValueError(f"`{name}` must lie in 0 .. {limit - 1}. Received: {outside[:3]}")
-        cells = list(zip(self.addresses, self.bits, strict=True))
-        if len(set(cells)) < len(cells):
-            twice = next(cell for i, cell in enumerate(cells) if cell in cells[:i])
+        cells = Counter(zip(self.addresses, self.bits, strict=True))
+        twice = next((cell for cell, times in cells.items() if times > 1), None)
+        if twice is not None:
             raise ValueError(f"A cell may stand once in a map. Received: address {twice[0]}, bit {twice[1]} twice")
 
     @property
@@ -82,9 +83,13 @@ class FaultMap:
             context: `voltage`, `temperature`; and for integers `words` and `word_bits`.
 
         Raises:
-            ValueError: for another array, or integers without `words` and `word_bits`.
+            ValueError: for another array, bytes behind it, or integers without `words` and `word_bits`.
         """
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            array = np.load(file, allow_pickle=False)
+            rest = len(file.read())
+        if rest:
+            raise ValueError(f"{path} must end with its array; write it again. Received: {rest} further bytes")
         if array.ndim == 2 and array.dtype == bool:
             addresses, bits = np.nonzero(array)
             return cls(

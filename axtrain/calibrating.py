@@ -13,27 +13,33 @@ from keras import ops
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import STATISTICAL
 from axtrain.layers.statistics import Observer
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, labels, matching
 from axtrain.running_state import state_kept
 
 _BATCH = 64
 
 
 def known_ranges(model, ranges: Mapping[str, tuple[float, float]]) -> dict[int, tuple]:
-    """(state, (low, high)) of the layers whose range is given, by the state's identity."""
-    states = {
-        layer.name: layer.products[0].state for layer in all_layers(model) if len(getattr(layer, "products", ())) == 1
-    }
+    """(state, (low, high)) of the layers whose range is given, by the state's identity; the last match counts."""
+    found: dict[int, tuple] = {}
     for name, bounds in ranges.items():
-        if name not in states:
+        states = [layer.products[0].state for layer in matching(model, name) if _has_one_product(layer)]
+        if not states:
+            told = labels(model)
+            known = ", ".join(told[id(layer)] for layer in all_layers(model) if _has_one_product(layer))
             raise ValueError(
                 "`activation_ranges` names layers on hardware with one product; these are "
-                f"{', '.join(states) or 'none'}. Received: {name!r}"
+                f"{known or 'none'}. Received: {name!r}"
             )
         low, high = bounds
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"A range needs low < high, both finite. Received: {name!r}: {bounds!r}")
-    return {id(states[name]): (states[name], tuple(map(float, bounds))) for name, bounds in ranges.items()}
+        found.update({id(state): (state, (float(low), float(high))) for state in states})
+    return found
+
+
+def _has_one_product(layer) -> bool:
+    return len(getattr(layer, "products", ())) == 1
 
 
 def check_finite(calibration) -> None:

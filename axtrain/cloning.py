@@ -67,7 +67,7 @@ def copy_state(model, clone) -> None:
             continue
         new.trainable = old.trainable
         if isinstance(old, ApproximateLayer) or isinstance(new, ApproximateLayer):
-            for source, target in zip(_keras_weights(old), _keras_weights(new), strict=True):
+            for source, target in zip(keras_weights(old), keras_weights(new), strict=True):
                 target.assign(source)
             _copy_range(old, new)
             continue
@@ -76,7 +76,7 @@ def copy_state(model, clone) -> None:
             new.finalize_state()
 
 
-def _keras_weights(layer) -> list:
+def keras_weights(layer) -> list:
     """The weights that the plain Keras layer has too, in its order: all but those of the hardware's states."""
     states = [part for part in layer._flatten_layers() if isinstance(part, HardwareState)]
     owned = {id(weight) for state in states for weight in state.weights}

@@ -121,7 +121,7 @@ def set_noise_strength(model: keras.Model, strength: float, layers: Sequence[str
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"`strength` must lie in [0, 1]. Received: strength={strength!r}")
-    for layer in named(_required(model), layers):
+    for layer in named(model, layers, _required(model)):
         for product in layer.products:
             product.state.noise_strength.assign(strength)
 

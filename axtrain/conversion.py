@@ -17,7 +17,7 @@ from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import Playing
-from axtrain.model_walk import all_layers, check_model, for_layers
+from axtrain.model_walk import all_layers, check_model, for_layers, labels
 from axtrain.reporting import FLOAT_BY_DESIGN, ConversionReport, LayerReport
 
 
@@ -49,9 +49,10 @@ def convert(
             Without them a converted model keeps the ranges that it has, and the ranges of a plain model
             follow its batches (a moving average in training).
         overrides: hardware for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer in
-            float. The last match counts.
-        activation_ranges: the (low, high) of single layers' inputs, by name, where they are known: they count before
-            calibration data.
+            float. The last match counts. A name reaches every layer that bears it, in nested models too; what holds
+            a "/" is held against paths: `"left/proj"`, `"left/*"`, `"/proj"` for the outermost model's own.
+        activation_ranges: the (low, high) of single layers' inputs, by name or pattern as in `overrides`, where they
+            are known: they count before calibration data.
         strict: raise where a layer with products cannot be converted.
         fidelity: `"exact"`, `"calibrated"`, `"gaussian"` or `"float"`; `axtrain.set_fidelity` changes it later.
         engine: `None` chooses the cheapest; a name (`"numba"`, `"low_rank"`, `"gather"`) forces one.
@@ -66,9 +67,9 @@ def convert(
 
     Raises:
         TypeError: not a Keras model, or not hardware.
-        ValueError: an unknown option, a subclassed or unbuilt model, an override that matches no layer, a range of no
-            layer with one product on hardware, or without low < high, calibration
-            data that are not finite, or (strict) a layer that cannot be converted.
+        ValueError: an unknown option, a subclassed or unbuilt model, two layers of one name in the same model, an
+            override that matches no layer, a range of no layer with one product on hardware, or without low < high,
+            calibration data that are not finite, or (strict) a layer that cannot be converted.
 
     Examples:
         >>> import keras, numpy as np, axtrain as ax
@@ -139,12 +140,12 @@ def _lay_out(model) -> None:
 
 
 def _report(model, converted, chosen) -> ConversionReport:
-    entries = []
+    entries, told = [], labels(model)
     for old, new in zip(all_layers(model), all_layers(converted), strict=True):
         approximate = isinstance(new, ApproximateLayer) and new.hardware is not None
         weighted = bool(old.weights) and not isinstance(old, FLOAT_BY_DESIGN)
         reason = None
         if not approximate and weighted:
-            reason = "kept in float by an override" if chosen[old.name] is None else obstacle(old)
-        entries.append(LayerReport(old.name, type(old).__name__, type(new).__name__, approximate, reason))
+            reason = "kept in float by an override" if chosen[id(old)] is None else obstacle(old)
+        entries.append(LayerReport(told[id(old)], type(old).__name__, type(new).__name__, approximate, reason))
     return ConversionReport(tuple(entries), compile_dropped=bool(model.compiled))

@@ -36,8 +36,8 @@ PLAIN = {approximate: plain for plain, approximate in APPROXIMATE.items()}
 
 
 def approximate_layer(layer, chosen, played):
-    """The clone of one layer: approximate where it can be and is wanted, else the layer again."""
-    hardware = chosen.get(layer.name)
+    """The clone of one layer: approximate where it can be and is wanted (by its `id`), else the layer again."""
+    hardware = chosen.get(id(layer))
     if hardware is None or obstacle(layer) is not None:
         return plain_layer(layer)
     config = config_of(layer)

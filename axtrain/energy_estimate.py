@@ -11,7 +11,7 @@ import keras
 from axtrain.energy_model import EnergyModel, has_decoder, has_voltages
 from axtrain.hardware import Hardware
 from axtrain.layers.counts import Count, count
-from axtrain.model_walk import calls
+from axtrain.model_walk import calls, labels
 from axtrain.noise_models.memories import ApproximateDRAM, RobustBits
 
 _EXACT = "with exact multipliers and memories at nominal voltage"
@@ -29,7 +29,7 @@ class LayerEnergy:
     """Energy of one layer for one sample, in picojoules, and the counts behind it.
 
     Attributes:
-        name: the layer's.
+        name: the layer's; its path, as in `left/proj`, where another one bears the name too.
         multiplications: how many products it sums; as many additions.
         multiply_pj, add_pj: dynamic energy of the arithmetic.
         weight_read_pj, activation_read_pj, activation_write_pj, bias_read_pj: dynamic energy of the traffic, check
@@ -175,6 +175,7 @@ def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hard
     """
     layers, reference_layers = [], []
     assumptions: list[str] = []
+    told = labels(model)
     for call in calls(model):
         described = hardware or getattr(call.layer, "hardware", None)
         if described is None:
@@ -182,8 +183,8 @@ def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hard
         counted = count(*call)
         if counted is None:
             continue
-        layers.append(_layer_energy(call.layer.name, counted, described))
-        reference_layers.append(_layer_energy(call.layer.name, counted, reference or exact_machine(described)))
+        layers.append(_layer_energy(told[id(call.layer)], counted, described))
+        reference_layers.append(_layer_energy(told[id(call.layer)], counted, reference or exact_machine(described)))
         assumptions += _assumptions(described)
     if not layers:
         raise ValueError(

@@ -17,6 +17,7 @@ from keras import ops
 from axtrain import __version__
 from axtrain.controls import hardware_layers
 from axtrain.integers.formats import check_formats, write_formats
+from axtrain.model_walk import labels
 from axtrain.noise_models.files import whole_folder
 from axtrain.noise_models.reading import read_arrays, read_json
 from axtrain.quantisers import affine_parameters, symmetric_scale
@@ -70,6 +71,8 @@ def export(
     - for `formats`: `"litert"` writes `model.tflite`, equal to `axtrain.integer_network` code for code (exact
       multipliers, the extra `litert`); `"saved_model"` writes `saved_model/`, which TensorFlow alone runs.
 
+    `NAME` is the layer's name, or its path (`left/proj`) where another layer of the model bears the name too.
+
     The weights are the clean ones, whatever their memory does. Real value of a product sum:
     ``activation_scale * scale * (sum M[a, w] - zero_point * sum w)``.
 
@@ -85,8 +88,8 @@ def export(
         the `Export`, read back and verified.
 
     Raises:
-        ValueError: no hardware layer in the model, or one without an activation range yet; an unknown format, or a
-            model that cannot be written in it.
+        ValueError: no hardware layer in the model, one without an activation range yet, or two of one name in the
+            same model; an unknown format, or a model that cannot be written in it.
         ImportError: a format whose extra is not installed.
         FileExistsError: the folder holds something else than files of an earlier export, or `overwrite` is False.
     """
@@ -113,7 +116,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 
     Raises:
         FileNotFoundError: no manifest there, or a file that it lists is missing.
-        ValueError: not a manifest of this format, a file that differs from it, or is not listed.
+        ValueError: not a manifest of this format, a file that differs from it or is not listed, or layers of one name.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -124,12 +127,18 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
                 f"{name} in {folder} is not the file that was exported: its sha256 differs from the manifest's. "
                 f"Export again. Received: {found}, expected {digest}"
             )
+    names = [entry["name"] for entry in manifest["layers"]]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "Layers of one name overwrote each other's integers when this folder was written. Export again. "
+            f"Received: layers {names} in {folder}"
+        )
     integers: dict[str, dict[str, np.ndarray]] = {}
     arrays = read_arrays(folder / _INTEGERS, "an export's integers", "export again")
-    for entry in manifest["layers"]:
-        prefix = entry["name"] + "/"
-        integers[entry["name"]] = {k[len(prefix) :]: arrays[k] for k in arrays if k.startswith(prefix)}
-        if not integers[entry["name"]]:
+    for name in names:
+        prefix = name + "/"
+        integers[name] = {k[len(prefix) :]: arrays[k] for k in arrays if k.startswith(prefix)}
+        if not integers[name]:
             raise ValueError(f"{folder / _INTEGERS} lacks a layer of the manifest; export again. Received: {prefix!r}")
     return Export(folder, manifest, integers)
 
@@ -187,8 +196,9 @@ def _files(folder: Path) -> list[str]:
 def _write(model, layers, folder: Path, accuracy, formats) -> None:
     model.save(folder / _MODEL)
     arrays: dict[str, Any] = {}
+    told = labels(model)
     for layer in layers:
-        arrays.update({f"{layer.name}/{key}": value for key, value in _integers(layer).items()})
+        arrays.update({f"{told[id(layer)]}/{key}": value for key, value in _integers(layer).items()})
     np.savez_compressed(folder / _INTEGERS, **arrays)
     manifest = {
         "format": _FORMAT,
@@ -197,7 +207,7 @@ def _write(model, layers, folder: Path, accuracy, formats) -> None:
         "model": model.name,
         "layers": [
             {
-                "name": layer.name,
+                "name": told[id(layer)],
                 "class": type(layer).__name__,
                 **_single_kernel(layer),
                 "products": [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -25,31 +27,81 @@ def is_graph(model) -> bool:
 
 def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
     """Every layer once, nested models opened, in the model's order; InputLayers left out."""
-    seen: set[int] = set()
-    for layer in _layers(model):
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            yield layer
+    return (layer for layer, _ in _placed(model) if not isinstance(layer, keras.Model))
 
 
-def named(layers: Iterable[keras.Layer], patterns: Sequence[str] | None) -> list[keras.Layer]:
-    """Those of the layers whose names match.
+def labels(model: keras.Model) -> dict[int, str]:
+    """What each of `all_layers` is known by in files, results and reports, by its `id`.
+
+    The layer's name where nothing else in the model bears it; else its path, the names of the models that it lies in
+    joined with "/", as in `left/proj`. No label begins with another one and "/".
+
+    Raises:
+        ValueError: two layers of one name in the same model.
+    """
+    placed = list(_placed(model))
+    bearers = Counter(part.name for part, _ in placed)
+    found = {
+        id(part): path if bearers[part.name] > 1 else part.name
+        for part, path in placed
+        if not isinstance(part, keras.Model)
+    }
+    models = {path for part, path in placed if isinstance(part, keras.Model)}
+    label, times = Counter(found.values()).most_common(1)[0] if found else ("", 0)
+    twice = label if times > 1 else next(iter(models.intersection(found.values())), None)
+    if twice is not None:
+        raise ValueError(
+            "Layers are told apart by their names and those of the models that they lie in; give each one of its own. "
+            f"Received: two layers named {twice!r} in {model.name!r}"
+        )
+    return found
+
+
+def exact_patterns(model: keras.Model) -> dict[int, str]:
+    """For each of `all_layers`, by its `id`, the pattern that names it and no other layer."""
+    return {id(part): f"/{glob.escape(path)}" for part, path in _placed(model) if not isinstance(part, keras.Model)}
+
+
+def matching(model: keras.Model, pattern: str) -> list[keras.Layer]:
+    """Those of `all_layers` that a name or pattern names.
 
     Args:
-        layers: to choose from.
-        patterns: names or patterns, such as `"block3_*"`; `None` takes all.
+        model: whose layers.
+        pattern: without a "/" it is held against the layers' names at every depth, so that it may name several; with
+            one against their paths, as in `"left/proj"` or `"left/*"`. `"/proj"` is the layer of the outermost model.
+    """
+    by_path, wanted = "/" in pattern, pattern.removeprefix("/")
+    called = [
+        (part, path if by_path else part.name) for part, path in _placed(model) if not isinstance(part, keras.Model)
+    ]
+    return [part for part, name in called if name == wanted or fnmatchcase(name, wanted)]
+
+
+def named(
+    model: keras.Model, patterns: Sequence[str] | None, layers: Iterable[keras.Layer] | None = None
+) -> list[keras.Layer]:
+    """The layers that patterns name.
+
+    Args:
+        model: whose layers.
+        patterns: as for `matching`; `None` takes all.
+        layers: to choose from; default all of the model.
 
     Raises:
         ValueError: a pattern that names none of them.
     """
-    known = list(layers)
+    known = list(all_layers(model) if layers is None else layers)
     if patterns is None:
         return known
+    chosen: set[int] = set()
     for pattern in patterns:
-        if not any(fnmatchcase(layer.name, pattern) for layer in known):
-            names = ", ".join(layer.name for layer in known)
+        matches = {id(layer) for layer in matching(model, pattern)}.intersection(map(id, known))
+        if not matches:
+            told = labels(model)
+            names = ", ".join(told[id(layer)] for layer in known)
             raise ValueError(f"`layers` names no layer of these: {names}. Received: {pattern!r}")
-    return [layer for layer in known if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
+        chosen |= matches
+    return [layer for layer in known if id(layer) in chosen]
 
 
 def check_model(model: keras.Model) -> None:
@@ -73,39 +125,46 @@ def check_model(model: keras.Model) -> None:
         raise ValueError(f"Build the model first: give it an Input, or call it once. Received: {model.name!r}")
 
 
-def for_layers(model: keras.Model, default: Any, overrides: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """What each layer gets, by its name: the default, or what the last matching override says.
+def for_layers(model: keras.Model, default: Any, overrides: Mapping[str, Any], kind: type) -> dict[int, Any]:
+    """What each layer gets, by its `id`: the default, or what the last matching override says.
 
     Args:
         model: whose layers.
         default: for all of them.
-        overrides: by names or patterns, such as `"block3_*"`; `None` for nothing.
+        overrides: by names or patterns, as for `matching`; `None` for nothing.
         kind: of what is given.
 
     Raises:
         TypeError: an override of another kind.
-        ValueError: an override that names no layer.
+        ValueError: an override that names no layer, or two layers of one name in the same model.
     """
-    names = [layer.name for layer in all_layers(model)]
-    chosen = dict.fromkeys(names, default)
+    told = labels(model)
+    chosen = dict.fromkeys(told, default)
     for pattern, other in overrides.items():
-        matches = [name for name in names if fnmatchcase(name, pattern)]
+        matches = [id(layer) for layer in matching(model, pattern)]
         if not matches:
-            raise ValueError(
-                f"`overrides` names no layer of the model. Its layers: {', '.join(names)}. Received: {pattern!r}"
-            )
+            names = ", ".join(told.values())
+            raise ValueError(f"`overrides` names no layer of the model. Its layers: {names}. Received: {pattern!r}")
         if not isinstance(other, (kind, type(None))):
             raise TypeError(f"`overrides` maps names to {kind.__name__} or None. Received: {pattern!r}: {other!r}")
         chosen.update(dict.fromkeys(matches, other))
     return chosen
 
 
-def _layers(model) -> Iterator[keras.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            yield layer
+def _placed(model) -> Iterator[tuple[keras.Layer, str]]:
+    """Every layer and nested model once with its path, where it is met first; InputLayers left out."""
+    seen: set[int] = set()
+
+    def opened(model, inside: str):
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.InputLayer) or id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            yield layer, inside + layer.name
+            if isinstance(layer, keras.Model):
+                yield from opened(layer, f"{inside}{layer.name}/")
+
+    return opened(model, "")
 
 
 def calls(model: keras.Model) -> Iterator[Call]:

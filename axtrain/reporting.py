@@ -10,7 +10,7 @@ from keras import ops
 from axtrain.energy_estimate import EnergyEstimate, energy
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.residual import FidelityReport
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, labels
 
 # These hold weights and yet sum no products of them; an accelerator folds them into scales, or looks them up.
 FLOAT_BY_DESIGN = (
@@ -27,7 +27,7 @@ class LayerReport:
     """What became of one layer.
 
     Attributes:
-        name: the layer's name.
+        name: the layer's name; its path, as in `left/proj`, where another one bears the name too.
         was: its class before.
         became: its class after.
         on_hardware: whether it runs on hardware now.
@@ -137,12 +137,12 @@ def summary(model: keras.Model, *, console=None) -> Summary:
         model: a model from `convert`, or any Keras model.
         console: a `rich.console.Console` to print on; default the terminal.
     """
-    layers, skipped = [], []
+    layers, skipped, told = [], [], labels(model)
     for layer in all_layers(model):
         if isinstance(layer, ApproximateLayer) and layer.hardware is not None:
-            layers.append(_summarise(layer))
+            layers.append(_summarise(layer, told[id(layer)]))
         elif layer.weights and not isinstance(layer, FLOAT_BY_DESIGN):
-            skipped.append(layer.name)
+            skipped.append(told[id(layer)])
     estimate, reason = None, ""
     try:
         estimate = energy(model)
@@ -156,7 +156,7 @@ def summary(model: keras.Model, *, console=None) -> Summary:
 _SCALES = {"per_channel": "per channel", "per_tensor": "one scale for the kernel"}
 
 
-def _summarise(layer: ApproximateLayer) -> LayerSummary:
+def _summarise(layer: ApproximateLayer, name: str) -> LayerSummary:
     hardware, state = layer.hardware, layer.hardware_state
     quantisation, encodings = hardware.quantisation, hardware.operand_encodings
     range_of = f"the calibration data's {quantisation.activation_range}"
@@ -166,7 +166,7 @@ def _summarise(layer: ApproximateLayer) -> LayerSummary:
         range_of = f"{quantisation.percentile:g} % of the calibration data"
     products = _products(layer)
     return LayerSummary(
-        name=layer.name,
+        name=name,
         kind=type(layer).__name__,
         multiplier=hardware.circuit.name,
         mean_relative_error=hardware.circuit.metrics().mre,

@@ -19,7 +19,7 @@ from keras import ops
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import HardwareProduct
 from axtrain.layers.state import HardwareState
-from axtrain.model_walk import all_layers, named
+from axtrain.model_walk import named
 
 WEIGHTINGS = ("hardware", "constant", "proportional")
 
@@ -81,7 +81,7 @@ def noisy_weights(
     """
     if weighting not in (None, *WEIGHTINGS):
         raise ValueError(f"`weighting` must be None or one of {WEIGHTINGS}. Received: weighting={weighting!r}")
-    chosen = named(all_layers(model), layers)
+    chosen = named(model, layers)
     if weighting in (None, "hardware"):
         found = [noisy for layer in chosen for noisy in _of_hardware(layer)]
         if found or weighting == "hardware":

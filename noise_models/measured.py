@@ -73,9 +73,9 @@ class FaultMap:
             outside = [value for value in values if not 0 <= value < limit]
             if outside:
                 raise ValueError(f"`{name}` must lie in 0 .. {limit - 1}. Received: {outside[:3]}")
-        cells = list(zip(self.addresses, self.bits, strict=True))
-        if len(set(cells)) < len(cells):
-            twice = next(cell for cell, count in Counter(cells).items() if count > 1)
+        cells = Counter(zip(self.addresses, self.bits, strict=True))
+        twice = next((cell for cell, times in cells.items() if times > 1), None)
+        if twice is not None:
             raise ValueError(f"A cell may stand once in a map. Received: address {twice[0]}, bit {twice[1]} twice")
 
     @property
@@ -92,7 +92,7 @@ class FaultMap:
             context: `voltage`, `temperature`; and for integers `words` and `word_bits`.
 
         Raises:
-            ValueError: for another array, or integers without `words` and `word_bits`.
+            ValueError: for another array, bytes behind it, or integers without `words` and `word_bits`.
         """
         what, remedy = "a map of failing cells", "save it again with np.save(path, map)"
         array = read_array(path, what, remedy)

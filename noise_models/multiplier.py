@@ -18,6 +18,7 @@ import numpy as np
 from .circuits import operand_widths
 from .description import Description
 from .metrics import ErrorMetrics, error_metrics
+from .table_conventions import check_convention
 from .table_files import LARGEST_TABLE_BITS, read_table, write_table
 
 
@@ -38,7 +39,7 @@ def _as_table(table: Any, widths: tuple[int, int]) -> np.ndarray:
     if array.shape != shape:
         raise ValueError(
             f"`table` must have shape {shape} for operands of {widths[0]} (activation) and {widths[1]} "
-            f"(weight) bits; reshape it, or give the `bits` of its operands. "
+            f"(weight) bits; transpose it where the weight comes first, or give the `bits` of its operands. "
             f"Received: table.shape={array.shape}"
         )
     if array.dtype.kind not in "iuf":
@@ -75,6 +76,9 @@ class Multiplier(Description):
         signed: whether operands are signed (two's complement codes).
         power: power relative to the exact circuit of the same library (1.0), or None where unknown.
         source: where the table comes from: a paper, a library and its release.
+        check: refuse a table that another convention brings far nearer to the product: raw words for signed
+            products, codes in the order of their values, the other signedness. Exchanged operands of one width
+            cannot be seen: know which comes first.
 
     Attributes:
         table: the products, read-only int32.
@@ -87,7 +91,7 @@ class Multiplier(Description):
         source: see the argument; not part of the identity that ``==`` and ``hash`` compare.
 
     Raises:
-        ValueError: if an argument is not as described.
+        ValueError: if an argument is not as described, or the table looks like one in another convention.
 
     >>> import numpy as np
     >>> values = np.arange(4)
@@ -115,6 +119,7 @@ class Multiplier(Description):
         signed: bool,
         power: float | None = None,
         source: str | None = None,
+        check: bool = True,
     ):
         if not isinstance(name, str) or not name:
             raise ValueError(f"`name` must be a string that is not empty. Received: name={name!r}")
@@ -130,9 +135,12 @@ class Multiplier(Description):
                     f"it is unknown. Received: power={power!r}"
                 )
         widths = operand_widths(bits, largest=LARGEST_TABLE_BITS)
+        products = _as_table(table, widths)
+        if check:
+            check_convention(products, widths, bool(signed))
         # Straight into __dict__, since __setattr__ refuses.
         vars(self).update(
-            table=_as_table(table, widths),
+            table=products,
             name=name,
             bits=widths[0] if widths[0] == widths[1] else widths,
             activation_bits=widths[0],
@@ -264,6 +272,7 @@ class Multiplier(Description):
             signed=description["signed"],
             power=description.get("power"),
             source=description.get("source"),
+            check=False,  # it was, or was insisted on, when the described one was made
         )
         vars(multiplier)["_family"] = None if family is None else family._family
         if multiplier.digest != description["digest"]:
@@ -284,6 +293,7 @@ class Multiplier(Description):
         name: str | None = None,
         power: float | None = None,
         source: str | None = None,
+        check: bool = True,
     ) -> Multiplier:
         """Load a table from a ``.npy``, ``.npz``, ``.csv``, ``.bin``, ``.c`` or ``.h`` file.
 
@@ -292,10 +302,11 @@ class Multiplier(Description):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file does not hold exactly one table of this shape.
+            ValueError: if the file does not hold exactly one table of this shape, or one that looks like a table
+                in another convention, which `check=False` takes as it is.
         """
-        table = read_table(path, bits, signed)
-        return cls(table, name=name or Path(path).stem, bits=bits, signed=signed, power=power, source=source)
+        table, name = read_table(path, bits, signed), name or Path(path).stem
+        return cls(table, name=name, bits=bits, signed=signed, power=power, source=source, check=check)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the table (alone) as ``.npy``, ``.npz``, ``.csv`` or ``.bin``, whole or not at all.

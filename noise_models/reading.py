@@ -81,6 +81,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+class _Rows(csv.DictReader):
+    """Rows without further cells than the header line has columns; empty ones, as spreadsheets leave, do no harm."""
+
+    def __next__(self):
+        row = super().__next__()
+        if any(row.get(None, ())):
+            raise ValueError(
+                f"line {self.line_num} has more cells than the header line has columns; write decimal points, not "
+                f"commas: {row[None]!r} behind {', '.join(self.fieldnames or ())}"
+            )
+        return row
+
+
 @contextmanager
 def csv_rows(path: str | os.PathLike[str], what: str, remedy: str) -> Iterator[csv.DictReader]:
     """The rows of a CSV file by the names of its header line; the file is read as they are asked for.
@@ -89,9 +102,16 @@ def csv_rows(path: str | os.PathLike[str], what: str, remedy: str) -> Iterator[c
 
     Args:
         path, what, remedy: as for `reading`, which is what the block is in.
+
+    Raises:
+        OSError, ValueError: as for `reading`; a column that stands twice, a row of more cells than there are columns.
     """
     with reading(path, what, remedy), open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        yield csv.DictReader(_lines(file), skipinitialspace=True)
+        rows = _Rows(_lines(file), skipinitialspace=True)
+        names = [name for name in rows.fieldnames or () if name]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a column may stand once in a header line: {', '.join(names)}")
+        yield rows
 
 
 def _lines(file: TextIO) -> Iterator[str]:

@@ -81,12 +81,15 @@ class Readings:
         """Reads a CSV file with a header line and the columns `voltage` (V), `failures` and `cells`.
 
         With nested readings of several chips a column `chip` names the chip, and each chip must be measured at
-        every voltage; if not nested, rows of one voltage are summed. `source` is the file's name.
+        every voltage; if not nested, rows of one voltage are summed, and with a column `chip` two rows that are alike
+        in all columns are taken for one that was logged twice. `source` is the file's name.
 
         Raises:
-            ValueError: for a bad entry, with its line; a chip that lacks a voltage or has it twice; bad counts.
+            ValueError: for a bad entry, with its line; a chip that lacks a voltage or has it twice; a row logged
+                twice; bad counts.
         """
         table: dict[tuple[str, float], np.ndarray] = {}
+        seen: set[tuple] = set()
         remedy = "give a CSV with a header line and the columns voltage, failures and cells"
         with csv_rows(path, "a tester's counts", remedy) as reader:
             columns = ("voltage", "failures", "cells")
@@ -100,6 +103,11 @@ class Readings:
                     counts = [np.nan]
                 if not all(count.is_integer() for count in counts):
                     raise ValueError(f"{where}: needs a voltage and whole numbers of cells. Received: {row!r}")
+                logged = tuple(row.values())
+                if "chip" in row and logged in seen:
+                    mend = "remove the second row, or add a column that tells the two measurements apart"
+                    raise ValueError(f"{where}: {mend}. Received: a row like an earlier one, {row!r}")
+                seen.add(logged)
                 key = ((row.get("chip") or "") if nested else "", voltage)
                 if nested and key in table:
                     mend = "give one row per voltage and chip (column `chip`), or pass nested=False to sum"

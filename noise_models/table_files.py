@@ -111,7 +111,7 @@ def _npy_from(file: BinaryIO, label: str, shape: tuple[int, int], size: int) -> 
         )
     if found != shape:
         raise ValueError(
-            f"{label} must hold an array of shape {shape}, activation first; reshape it, or give the `bits` "
+            f"{label} must hold an array of shape {shape}, activation first; transpose it, or give the `bits` "
             f"of its operands. Received: shape={found}"
         )
     file.seek(0)

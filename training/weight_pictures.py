@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from axtrain.controls import hardware_layers
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import HardwareProduct
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, labels
 from axtrain.noise_models import picture_style as style
 
 
@@ -28,7 +28,8 @@ def weights_figure(
     Args:
         before: the model as it was: converted, or the plain one with the same layers; `None` draws `after` alone.
         after: a converted model; its hardware and ranges count.
-        layer: name of the layer to draw; `None` takes the one with the most weights.
+        layer: name of the layer to draw, or its path where another one bears the name too; `None` takes the one with
+            the most weights.
         width: of the picture in inches.
 
     Returns:
@@ -44,12 +45,12 @@ def weights_figure(
         >>> ax.plots.weights_figure(model, noisy).axes[0].get_xlabel()
         'weight code of out'
     """
-    chosen = _layer(after, layer)
+    label, chosen = _layer(after, layer)
     products = [product for product in chosen.products if product.kernel is not None]
     codes, error = _profile(products)
     held = {"after": _counts(products, [product.kernel for product in products])}
     if before is not None:
-        held = {"before": _counts(products, _kernels_before(before, chosen, products)), **held}
+        held = {"before": _counts(products, _kernels_before(before, label, products)), **held}
     figure, (axes,) = style.panels(width, 4.4)
     second = style.second_axis(axes, "squared error [squared weight steps]", style.VERMILLION)
     look = {"color": style.VERMILLION, "alpha": 0.22, "linewidth": 0}
@@ -60,29 +61,31 @@ def weights_figure(
         share, last = 100 * counts / counts.sum(), when == "after"
         look = {"color": style.AFTER, "linewidth": 1.2} if last else {"color": style.MUTED, "alpha": 0.45, "fill": True}
         axes.stairs(share, edges, **look, label=f"{when} training" if before is not None else "weights")
-    axes.set_xlabel(f"weight code of {chosen.name}")
+    axes.set_xlabel(f"weight code of {label}")
     axes.set_ylabel(f"share of {held['after'].sum():,} weights [%]")
     axes.set_ylim(bottom=0)
     means = [f"{counts @ error / counts.sum():.3g}" for counts in held.values()]
     said = " before training, ".join(means) + " after" * (len(means) > 1)
-    style.title(figure, f"{chosen.name}: mean squared error of a weight {said}")
+    style.title(figure, f"{label}: mean squared error of a weight {said}")
     style.legend_below(figure, 3)
     return figure
 
 
-def _layer(model: keras.Model, name: str | None) -> ApproximateLayer:
+def _layer(model: keras.Model, name: str | None) -> tuple[str, ApproximateLayer]:
+    """A layer with weights on hardware, and what it is known by."""
+    told = labels(model)
     weighted = {
-        layer.name: layer
+        told[id(layer)]: layer
         for layer in hardware_layers(model)
         if any(product.kernel is not None for product in layer.products)
     }
     if not weighted:
         raise ValueError(f"No layer with weights runs on hardware; use axtrain.convert. Received: {model.name!r}")
     if name is None:
-        return max(weighted.values(), key=_size)
+        return max(weighted.items(), key=lambda one: _size(one[1]))
     if name not in weighted:
         raise ValueError(f"`layer` must be one of {', '.join(weighted)}. Received: layer={name!r}")
-    return weighted[name]
+    return name, weighted[name]
 
 
 def _size(layer: ApproximateLayer) -> int:
@@ -116,8 +119,9 @@ def _counts(products: list[HardwareProduct], kernels: Iterable) -> np.ndarray:
     return total
 
 
-def _kernels_before(model: keras.Model, layer: ApproximateLayer, products: list[HardwareProduct]) -> list:
-    found = next((one for one in all_layers(model) if one.name == layer.name), None)
+def _kernels_before(model: keras.Model, layer: str, products: list[HardwareProduct]) -> list:
+    told = labels(model)
+    found = next((one for one in all_layers(model) if told[id(one)] == layer), None)
     if isinstance(found, ApproximateLayer):
         kernels = [product.kernel for product in found.products if product.kernel is not None]
     else:  # a layer of several kernels keeps them in ways of its own
@@ -126,7 +130,7 @@ def _kernels_before(model: keras.Model, layer: ApproximateLayer, products: list[
     shapes = [tuple(kernel.shape) for kernel in kernels]
     if shapes != [tuple(product.kernel.shape) for product in products]:
         raise ValueError(
-            f"`before` must hold a layer {layer.name!r} like that of `after`; convert it too where the layer has "
+            f"`before` must hold a layer {layer!r} like that of `after`; convert it too where the layer has "
             f"several kernels. Received: {'no such layer' if found is None else f'kernels of shapes {shapes}'}"
         )
     return kernels

@@ -14,7 +14,7 @@ from axtrain.coded.dense import CodedDense
 from axtrain.coded.faults import SoftErrors
 from axtrain.coded.layer import CodedLayer
 from axtrain.coded.model import CodedModel
-from axtrain.model_walk import all_layers, check_model, for_layers
+from axtrain.model_walk import all_layers, check_model, for_layers, labels
 
 _CODED: dict[type, Any] = {keras.layers.Dense: CodedDense, keras.layers.Conv2D: CodedConv2D}
 _SHARED = ("name", "trainable", "dtype", "activation", "use_bias", "kernel_initializer", "bias_initializer")
@@ -39,7 +39,7 @@ def convert(
             in 16 bits would hide errors.
         faults: what goes wrong in them; `None` for nothing.
         overrides: codes for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer as it is. The last
-            match counts.
+            match counts. Names and paths as in `axtrain.convert`.
         adversarial: trust only corrections that are right whatever the errors are: up to half the redundancy.
             Otherwise all but one of the redundant results may be wrong, if their errors are independent.
         checkpoint_every: steps between two checkpoints in memory, to which an error beyond correction goes back;
@@ -67,13 +67,13 @@ def convert(
     if not isinstance(faults, (SoftErrors, type(None))):
         raise TypeError(f"`faults` must be axtrain.coded.SoftErrors or None. Received: faults={faults!r}")
     codes = _codes(model, code, overrides or {})
-    firsts = _fed_by_inputs(model)
+    first = _fed_by_inputs(model)
 
     def clone(layer):
-        chosen = codes.get(layer.name)
+        chosen = codes.get(id(layer))
         if chosen is None:
             return another(layer)
-        return _coded(layer, chosen, faults, adversarial, layer.name not in firsts)
+        return _coded(layer, chosen, faults, adversarial, layer is not first)
 
     converted = cloned(model, clone)
     _copy(model, converted)
@@ -97,20 +97,21 @@ def strip(model: keras.Model) -> keras.Model:
     return plain
 
 
-def _codes(model: keras.Model, code: Code, overrides: dict[str, Code | None]) -> dict[str, Code | None]:
-    """The code of each layer that can have one."""
+def _codes(model: keras.Model, code: Code, overrides: dict[str, Code | None]) -> dict[int, Code | None]:
+    """The code of each layer that can have one, by the layer's `id`."""
     chosen = for_layers(model, code, overrides, Code)
     kinds = (*_CODED, *_CODED.values())
-    found = {layer.name: chosen[layer.name] for layer in all_layers(model) if type(layer) in kinds}
+    found = {id(layer): chosen[id(layer)] for layer in all_layers(model) if type(layer) in kinds}
     if not any(found.values()):
-        raise ValueError(f"This model has no Dense or Conv2D layer to code. Its layers: {', '.join(chosen)}")
+        known = ", ".join(labels(model).values())
+        raise ValueError(f"This model has no Dense or Conv2D layer to code. Its layers: {known}")
     return found
 
 
-def _fed_by_inputs(model: keras.Model) -> set[str]:
-    """Layers whose input is the model's own: nobody needs its gradient."""
+def _fed_by_inputs(model: keras.Model) -> keras.layers.Layer | None:
+    """A layer whose input is the model's own: nobody needs its gradient."""
     first = next((layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)), None)
-    return {first.name} if first is not None and type(first) in _CODED else set()
+    return first if type(first) in _CODED else None
 
 
 def _coded(layer: Any, code: Code, faults: SoftErrors | None, adversarial: bool, input_gradient: bool) -> CodedLayer:

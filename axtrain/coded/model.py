@@ -213,10 +213,19 @@ class CodedModel(TrainingModel):
         return [] if self._plain else self._slots(layer.coded_kernel)
 
     def _slots(self, variable: Any) -> list:
-        """The optimizer's variables of one of ours, coded as it is."""
+        """The optimizer's variables of one of ours, coded as it is.
+
+        They bear its path, which layers of one name in different models share; of each kind they come in the order
+        of the optimizer's variables.
+        """
         name = variable.path.replace("/", "_")
-        slots = self.optimizer.variables
-        return [slot for slot in slots if slot.shape == variable.shape and f"/{name}_" in slot.path]
+        alike = [own for own in self.optimizer._trainable_variables if own.path.replace("/", "_") == name]
+        place = next(index for index, own in enumerate(alike) if own is variable)
+        kinds: dict[str, list] = {}
+        for slot in self.optimizer.variables:
+            if f"/{name}_" in slot.path:
+                kinds.setdefault(slot.path, []).append(slot)
+        return [slots[place] for slots in kinds.values() if slots[place].shape == variable.shape]
 
     def _count(self, rolled_back: Any) -> None:
         counts = sum(layer.counts.value for layer in self.coded_layers)

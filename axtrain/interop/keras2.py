@@ -49,29 +49,31 @@ def to_keras2(model: keras.Model) -> Any:
 
 
 def copy_weights(source: Any, target: Any) -> None:
-    """Weights of all layers from one model to another of the same structure, either of Keras 2 or 3, by name.
+    """Weights of all layers from one model to another of the same structure, either of Keras 2 or 3, by their paths.
 
     Raises:
         ValueError: a layer that the other lacks, or weights of other shapes.
     """
-    layers = {layer.name: layer for layer in _flat(target)}
-    for layer in _flat(source):
+    layers = _flat(target)
+    for path, layer in _flat(source).items():
         if not layer.weights:
             continue
-        if layer.name not in layers:
-            raise ValueError(f"The other model lacks the layer {layer.name!r}. Received: layers {sorted(layers)}")
-        values, other = layer.get_weights(), layers[layer.name]
+        if path not in layers:
+            raise ValueError(f"The other model lacks the layer {path!r}. Received: layers {sorted(layers)}")
+        values, other = layer.get_weights(), layers[path]
         shapes = [tuple(value.shape) for value in values], [tuple(weight.shape) for weight in other.weights]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"Weights of {layer.name!r} differ. Received: shapes {shapes[0]} and {shapes[1]}")
+            raise ValueError(f"Weights of {path!r} differ. Received: shapes {shapes[0]} and {shapes[1]}")
         other.set_weights(values)
 
 
-def _flat(model) -> list:
-    """Layers that are no models, at every depth."""
-    found: list = []
+def _flat(model, inside: str = "") -> dict[str, Any]:
+    """Layers that are no models, at every depth, by the names of the models that they lie in and their own."""
+    found: dict[str, Any] = {}
     for layer in model.layers:
-        found += _flat(layer) if hasattr(layer, "layers") and not hasattr(layer, "layer") else [layer]
+        opened = hasattr(layer, "layers") and not hasattr(layer, "layer")
+        path = f"{inside}{layer.name}"
+        found |= _flat(layer, f"{path}/") if opened else {path: layer}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
 from typing import Any
 
@@ -12,7 +13,7 @@ from axtrain.conversion import convert
 from axtrain.hardware import Hardware
 from axtrain.interop.keras2 import RENAMED
 from axtrain.interop.learnt_ranges import activation, hardware_of, input_ranges, nodes
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, exact_patterns
 
 _NAMES = {(kind, old): new for (kind, new), old in RENAMED.items()}
 _DROPPED = ("batch_input_shape", "dtype", "seed")
@@ -48,8 +49,13 @@ def to_keras3(model: Any, calibration: Any = None) -> keras.Model:
                  and (hardware := hardware_of(layer)) is not None}  # fmt: skip
     if not described:
         return found
-    overrides = {layer.name: described.get(layer.name) for layer in all_layers(found)}
-    ranges = {name: bounds for name, bounds in input_ranges(model).items() if name in described}
+    patterns = exact_patterns(found)
+    outermost = {id(layer) for layer in found.layers}
+    overrides: dict[str, Hardware | None] = {
+        patterns[id(layer)]: described.get(layer.name) if id(layer) in outermost else None
+        for layer in all_layers(found)
+    }
+    ranges = {f"/{glob.escape(name)}": bounds for name, bounds in input_ranges(model).items() if name in described}
     return convert(found, Hardware(), calibration, overrides=overrides, activation_ranges=ranges)
 
 

@@ -45,7 +45,7 @@ def chosen_layers(model: keras.Model, patterns: Sequence[str] | None) -> list[st
     """
     if any(isinstance(layer, keras.Model) for layer in model.layers):
         raise ValueError(f"Models inside models cannot be pruned or clustered. Received: {model.name!r}")
-    found = named((layer for layer in model.layers if isinstance(layer, _KINDS)), patterns)
+    found = named(model, patterns, (layer for layer in model.layers if isinstance(layer, _KINDS)))
     if not found:
         raise ValueError(f"This model has no dense layer and no convolution to work on. Received: {model.name!r}")
     return [layer.name for layer in found]

@@ -91,7 +91,7 @@ def quantised(model: keras.Model, layers: Sequence[str] | None = None) -> Any:
     quantisation = library().quantization.keras
     if any(isinstance(layer, keras.Model) for layer in model.layers):
         raise ValueError(f"Models inside models cannot be quantised by tfmot. Received: {model.name!r}")
-    names = {layer.name for layer in named(all_layers(model), layers)}
+    names = {layer.name for layer in named(model, layers)}
     translated = to_keras2(model)
     try:
         annotated = tf_keras.models.clone_model(

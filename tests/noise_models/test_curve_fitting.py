@@ -321,6 +321,10 @@ def test_csv_of_several_chips(tmp_path):
     assert Readings.from_csv(path) == Readings(failures=[[9, 3], [12, 1]], cells=[[1000], [2000]], **expected)
     summed = Readings(failures=(21, 4), cells=3000, nested=False, **expected)
     assert Readings.from_csv(path, nested=False) == summed
+    with path.open("a") as file:
+        file.write(path.read_text().splitlines()[1] + "\n")
+    with pytest.raises(ValueError, match="remove the second row.*Received: a row like an earlier one"):
+        Readings.from_csv(path, nested=False)
 
 
 def test_csv_round_trip_of_one_chip(tmp_path):

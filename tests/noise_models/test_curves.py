@@ -112,3 +112,18 @@ def test_round_trip_through_json(curve):
 def test_unknown_kind():
     with pytest.raises(ValueError, match=r"one of probit, tabulated. Received: kind='spline'"):
         curve_from_dict({"kind": "spline"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("voltage,rate\n0,5,0,01\n0,6,0,001\n", r"Line 2 has more cells .* Received: \['0', '01'\]"),
+        ("voltage,rate,rate\n0.5,0.01,0.02\n0.6,0.001,0.002\n", "A column may stand once"),
+    ],
+)
+def test_no_cell_of_a_csv_file_is_left_unread(text, message, tmp_path):
+    (tmp_path / "curve.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        TabulatedCurve.from_csv(tmp_path / "curve.csv")
+    (tmp_path / "spreadsheet.csv").write_text("voltage,rate,,\n0.5,0.01,,\n0.6,0.001,,,\n")
+    assert TabulatedCurve.from_csv(tmp_path / "spreadsheet.csv").voltages == (0.5, 0.6)

@@ -144,6 +144,13 @@ def test_files(tmp_path):
     assert FaultMap.from_npy(tmp_path / "cells.npy", words=4, word_bits=8) == FLIPS
     with pytest.raises(ValueError, match="give words=.* and word_bits="):
         FaultMap.from_npy(tmp_path / "cells.npy")
+    with (tmp_path / "cells.npy").open("ab") as file:
+        file.write(b"\0" * 16)
+    with pytest.raises(ValueError, match=r"must end with its array.*Received: 16 further bytes"):
+        FaultMap.from_npy(tmp_path / "cells.npy", words=4, word_bits=8)
+    np.save(tmp_path / "twice.npy", np.array([[0, 1], [2, 7], [0, 1]]))
+    with pytest.raises(ValueError, match="Received: address 0, bit 1 twice"):
+        FaultMap.from_npy(tmp_path / "twice.npy", words=4, word_bits=8)
     np.save(tmp_path / "bad.npy", np.zeros((2, 5)))
     with pytest.raises(ValueError, match=r"booleans of shape.*Received: float64 of shape \(2, 5\)"):
         FaultMap.from_npy(tmp_path / "bad.npy")

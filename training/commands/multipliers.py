@@ -76,7 +76,8 @@ def show_multiplier(name: str, bits: int, signed: bool, as_json: bool, plot: Pat
 @click.option("--name", help="What it is called from now on; its file's name by default.")
 @click.option("--power", type=click.FloatRange(0), help="Its power, relative to the exact circuit.")
 @click.option("--source", help="Where it comes from.")
-def import_multiplier(table: Path, out: Path, bits: int, signed: bool, name, power, source) -> None:
+@click.option("--check/--no-check", default=True, help="Refuse what looks like a table in another convention.")
+def import_multiplier(table: Path, out: Path, bits: int, signed: bool, name, power, source, check: bool) -> None:
     """Check TABLE (.npy, .npz, .csv, tf-approximate's .bin, or a C source) and write it to OUT.
 
     OUT is a hardware description (.json), for --hardware of the other commands; or the bare table in another of the
@@ -86,7 +87,8 @@ def import_multiplier(table: Path, out: Path, bits: int, signed: bool, name, pow
     from axtrain.noise_models.multiplier import Multiplier
 
     with told():
-        chosen = Multiplier.load(table, signed=signed, bits=bits, name=name, power=power, source=source)
+        described = {"name": name, "power": power, "source": source}
+        chosen = Multiplier.load(table, signed=signed, bits=bits, **described, check=check)
         if out.suffix == ".json":
             Hardware(multiplier=chosen, name=chosen.name).to_json(out)
         else:

@@ -12,6 +12,7 @@ import keras
 from axtrain.controls import hardware_layers
 from axtrain.energy_estimate import EnergyEstimate
 from axtrain.hardware import Hardware
+from axtrain.model_walk import labels
 from axtrain.reporting import LayerSummary, summary
 from axtrain.training.report.run import Run
 
@@ -43,8 +44,9 @@ def played(run: Run) -> Played | None:
 
         found = summary(model, console=Console(file=io.StringIO()))
         hardware: dict[Hardware, list[str]] = {}
+        told = labels(model)
         for layer in layers:
-            hardware.setdefault(layer.hardware, []).append(layer.name)
+            hardware.setdefault(layer.hardware, []).append(told[id(layer)])
         return Played(model, found.layers, found.skipped, found.energy, hardware)
     return None
 

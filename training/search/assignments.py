@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from axtrain.conversion import convert, strip
 from axtrain.energy_estimate import energy, exact_machine
 from axtrain.hardware import Hardware
 from axtrain.layers.activation_pair import ActivationPairState
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, exact_patterns, labels
 from axtrain.noise_models import multipliers
 
 _SAMPLES = 512  # of the data, where no calibration data are given
@@ -49,17 +48,17 @@ class Choices:
         widest = max(self.candidates.values(), key=lambda one: one.activation_bits + one.weight_bits)
         self.reference = exact_machine(widest) if reference is None else reference
         self.calibration = calibration
-        on_hardware = {layer.name for layer in hardware_layers(model)}
+        on_hardware, patterns = {id(layer) for layer in hardware_layers(model)}, exact_patterns(model)
         self.plain = strip(model)
         self._floating: dict[str, Hardware | None] = {
-            glob.escape(layer.name): None
-            for layer in all_layers(model)
-            if on_hardware and layer.name not in on_hardware
+            patterns[id(layer)]: None for layer in all_layers(model) if on_hardware and id(layer) not in on_hardware
         }
         self._watched: dict[str, keras.Model] = {}
         self.played = convert(self.plain, self.reference, overrides=self._floating)
         self._layers = list(hardware_layers(self.played))
-        self.layers = tuple(layer.name for layer in self._layers)
+        told, patterns = labels(self.played), exact_patterns(self.played)
+        self.layers = tuple(told[id(layer)] for layer in self._layers)
+        self._patterns = {told[id(layer)]: patterns[id(layer)] for layer in self._layers}
         if not self.layers:
             raise ValueError(f"No layer of this model can run on hardware. Received: {model.name!r}")
         self.play({})
@@ -79,8 +78,7 @@ class Choices:
 
     def play(self, assignment: Mapping[str, str]) -> keras.Model:
         """Puts the layers of `played` on their hardware, bit-exactly; the others on the reference."""
-        for index, layer in enumerate(self._layers):
-            chosen = self.candidates.get(assignment.get(layer.name, ""), self.reference)
+        for index, (layer, chosen) in enumerate(zip(self._layers, self.hardware_of(assignment), strict=True)):
             if assignment and layer.hardware is chosen:
                 continue
             source = list(hardware_layers(self.watched(chosen)))[index]
@@ -99,7 +97,7 @@ class Choices:
 
     def converted(self, assignment: Mapping[str, str]) -> keras.Model:
         """A new model from `convert`, calibrated, that plays what `play` does."""
-        overrides = {glob.escape(name): self.candidates[choice] for name, choice in assignment.items()}
+        overrides = {self._patterns[name]: self.candidates[choice] for name, choice in assignment.items()}
         return convert(
             self.plain, self.reference, calibration=self.calibration, overrides={**self._floating, **overrides}
         )

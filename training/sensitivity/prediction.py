@@ -27,9 +27,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from axtrain.cloning import keras_weights
 from axtrain.controls import hardware_layers
 from axtrain.hardware import Hardware
 from axtrain.layers.playing import HardwareProduct
+from axtrain.model_walk import all_layers, labels
 from axtrain.weight_noise import activation_distribution
 
 
@@ -142,20 +144,26 @@ _REACHED = (
 
 def kernels(watched: keras.Model, plain: keras.Model) -> list[Kernel]:
     """The kernels of all products, in the order of `products`."""
-    by_path = {variable.path: variable for variable in plain.variables}
+    pairs = zip(all_layers(watched), all_layers(plain), strict=True)
+    twins = {
+        id(variable): twin
+        for layer, other in pairs
+        for variable, twin in zip(keras_weights(layer), other.weights, strict=True)
+    }
     parts = [part for part in plain._flatten_layers() if type(part) in _REACHED]
     found = []
     for layer, name, product in products(watched):
-        variable = by_path[product.weights.path]
+        variable = twins[id(product.weights)]
         owner = next((part for part in parts if _last_kernel(part) is variable), None)
         found.append(Kernel(f"{layer}/{name}" if name else layer, layer, variable, owner))
     return found
 
 
 def products(watched: keras.Model) -> list[tuple[str, str, HardwareProduct]]:
-    """(layer's name, product's name, product) of all products with a kernel."""
+    """(what the layer is known by, product's name, product) of all products with a kernel."""
+    told = labels(watched)
     return [
-        (layer.name, name, product)
+        (told[id(layer)], name, product)
         for layer in hardware_layers(watched)
         for name, product in zip(layer.product_names, layer.products, strict=True)
         if product.kernel is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -16,7 +15,7 @@ from axtrain.conversion import convert
 from axtrain.copying import copy_of
 from axtrain.energy_estimate import energy
 from axtrain.hardware import Hardware
-from axtrain.model_walk import all_layers
+from axtrain.model_walk import all_layers, exact_patterns
 from axtrain.noise_models.datapath import ILLUSTRATIVE_CHAIN, CarryChain
 from axtrain.running_state import state_kept
 from axtrain.training.evaluation import (
@@ -171,7 +170,8 @@ def _playable(model, hardware: Hardware | None) -> keras.Model:
             "A statistical fidelity is fitted to hardware and data: axtrain.convert to `hardware` with calibration "
             f"data, and sweep that. Received: `hardware`, and layers {others} of such a fidelity"
         )
-    floating = [glob.escape(layer.name) for layer in all_layers(model) if layers and layer not in layers]
+    patterns = exact_patterns(model)
+    floating = [patterns[id(layer)] for layer in all_layers(model) if layers and layer not in layers]
     return copy_of(convert(model, hardware, overrides=dict.fromkeys(floating)))
 
 

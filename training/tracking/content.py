@@ -46,13 +46,15 @@ def of_hardware(model) -> Content:
     """
     from axtrain.controls import hardware_layers
     from axtrain.hardware import Hardware
+    from axtrain.model_walk import labels
 
     layers: dict[Hardware, list[str]] = {}
     if isinstance(model, Hardware):
         layers[model] = []
     else:
+        told = labels(model)
         for layer in hardware_layers(model):
-            layers.setdefault(layer.hardware, []).append(layer.name)
+            layers.setdefault(layer.hardware, []).append(told[id(layer)])
     names = ["hardware"] if len(layers) == 1 else [f"hardware{number}" for number in range(len(layers))]
     params: dict[str, Any] = {}
     files: dict[str, bytes] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from axtrain.integers.lowering.counterparts import IDENTITIES, KINDS, check_layer, clamp_or_softmax, function_of
-from axtrain.model_walk import all_layers, is_graph
+from axtrain.model_walk import all_layers, is_graph, labels
 
 
 @dataclass(kw_only=True, eq=False)
@@ -20,7 +20,7 @@ class Step:
     Attributes:
         kind: `"product"`, `"normalisation"`, `"clamp"`, `"softmax"`, `"addition"`, `"max"`, `"average"`,
             `"reshape"` or `"pad"`.
-        name: of the Keras layer.
+        name: of the Keras layer; its path where another one bears the name too.
         layer: the plain layer, without its activation.
         function: from the input tensors to the output.
         inputs, output: names of tensors.
@@ -86,6 +86,7 @@ class _Flattening:
         self.model = plain
         pairs = zip(all_layers(plain), all_layers(on_hardware), strict=True)
         self.hardware = {id(layer): other for layer, other in pairs}
+        self.labels = labels(plain)
         self.steps: list[Step] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.activations: dict[int, Callable] = {}
@@ -154,8 +155,9 @@ class _Flattening:
         return name
 
     def _add(self, kind: str, layer, function, inputs: list[str], shape, part: str = "") -> str:
-        output = self._tensor(f"{layer.name}{part}", shape, layer.name)
-        step = Step(kind=kind, name=layer.name, layer=layer, function=function, inputs=tuple(inputs), output=output)
+        label = self.labels[id(layer)]
+        output = self._tensor(f"{label}{part}", shape, label)
+        step = Step(kind=kind, name=label, layer=layer, function=function, inputs=tuple(inputs), output=output)
         step.hardware_layer = self.hardware[id(layer)] if kind == "product" else None
         self.steps.append(step)
         return output

@@ -23,7 +23,8 @@ class WeightBlock:
     """The weights of one product.
 
     Attributes:
-        name: `LAYER`, or `LAYER/PRODUCT` where a layer has several.
+        name: `LAYER`, or `LAYER/PRODUCT` where a layer has several; `LAYER` is a path, as in `left/proj`, where
+            another layer bears the name too.
         codes: integers, in the shape of the kernel; they are stored in C order, the last axis fastest.
         scale: real value of one code step, float32, one for each output channel.
         address: of its first code in the memory in codes, as chips number them (`axtrain.convert` lays it out).
@@ -105,22 +106,31 @@ def cells_of(words: np.ndarray, cells: int) -> np.ndarray:
 
 def model_blocks(model: Any) -> Iterator[WeightBlock]:
     """The weights of a converted model as its layers store them, addresses as its chips number them."""
+    return (block for _, block in _layer_blocks(model))
+
+
+def _layer_blocks(model: Any) -> Iterator[tuple[str, WeightBlock]]:
+    """What the layer of each block is known by, and the block."""
     from keras import ops
 
     from axtrain.controls import hardware_layers
+    from axtrain.model_walk import labels
 
+    told = labels(model)
     for layer in hardware_layers(model):
+        label = told[id(layer)]
         for name, product in zip(layer.product_names, layer.products, strict=True):
             if product.kernel is None:
                 continue
             kernel = ops.convert_to_tensor(product.kernel)
             weights = product.state.hardware.weight_codes(kernel, product.geometry.summed_axes(len(kernel.shape)))
-            yield WeightBlock(
-                name=f"{layer.name}/{name}" if name else layer.name,
+            block = WeightBlock(
+                name=f"{label}/{name}" if name else label,
                 codes=ops.convert_to_numpy(weights.codes).astype(np.int32),
                 scale=ops.convert_to_numpy(weights.scale).reshape(-1).astype(np.float32),
                 address=product.state.address,
             )
+            yield label, block
 
 
 def network_blocks(network: IntegerNetwork, model: Any = None) -> list[WeightBlock]:
@@ -130,7 +140,7 @@ def network_blocks(network: IntegerNetwork, model: Any = None) -> list[WeightBlo
     """
     products = [operation for operation in network.operations if isinstance(operation, Product)]
     layers = [product.name for product in products]
-    known = [] if model is None else [(block.name.split("/")[0], block) for block in model_blocks(model)]
+    known = [] if model is None else list(_layer_blocks(model))
     blocks, address = [], 0
     for index, product in enumerate(products):
         several = layers.count(product.name) > 1

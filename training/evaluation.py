@@ -36,6 +36,9 @@ class Evaluation:
         metric: what was measured, in words.
         deterministic: nothing was left to chance, so one measurement stands for every chip.
         in_float: no layer ran on hardware, so this is a figure of the float network.
+
+    Raises:
+        ValueError: accuracies that are not finite.
     """
 
     accuracies: np.ndarray
@@ -44,6 +47,10 @@ class Evaluation:
     metric: str = "accuracy"
     deterministic: bool = False
     in_float: bool = False
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.accuracies).all():
+            raise ValueError(f"The figures of an evaluation must be finite. Received: {self.accuracies.tolist()}")
 
     @property
     def mean(self) -> float:
@@ -82,14 +89,8 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> Evaluation:
-        """Rebuilds what `to_dict` gave; the derived figures are derived again.
-
-        Raises:
-            ValueError: figures that are not finite.
-        """
+        """Rebuilds what `to_dict` gave; the derived figures are derived again."""
         accuracies = np.array(described["accuracies"], np.float64)
-        if not np.isfinite(accuracies).all():
-            raise ValueError(f"The figures of an evaluation must be finite. Received: {described['accuracies']}")
         said = {name: described.get(name, False) for name in ("deterministic", "in_float")}  # not in older files
         return cls(accuracies, described["seed"], described["samples"], described["metric"], **said)
 

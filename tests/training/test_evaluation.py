@@ -291,8 +291,8 @@ def test_a_logit_is_refused_though_its_values_could_be_probabilities(data):
 
 
 def test_an_evaluation_that_was_not_finite_is_not_read():
-    described = Evaluation(np.array([0.5, np.nan]), 0, 10).to_dict()
-    with pytest.raises(ValueError, match="must be finite"):
+    described = {**Evaluation(np.array([0.5, 0.5]), 0, 10).to_dict(), "accuracies": [0.5, float("nan")]}
+    with pytest.raises(ValueError, match=r"must be finite\. Received: \[0\.5, nan\]"):
         Evaluation.from_dict(described)
 
 

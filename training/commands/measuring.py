@@ -65,5 +65,9 @@ def sweep(model: Path, hardware: Path | str | None, **given) -> None:
     with quiet_start():
         from axtrain.training import jobs
     with told(), file_of(hardware) as path:
-        jobs.sweep_file(model, hardware=path, **given)
-        write_record(given["out"])
+        result = jobs.sweep_file(model, hardware=path, **given)
+        write_record(given["out"])  # before the answer: there may be none
+        if result.requirement is not None and result.operating_point is None:
+            raise ValueError(result.verdict)
+    if result.requirement is not None:
+        click.echo(result.verdict)

@@ -116,6 +116,9 @@ def accuracy(y_true, y_pred) -> float:
         ValueError: outputs or labels that it cannot judge: outputs that are not finite, a single output that is no
             probability, labels that are not the numbers of the classes, or rows of several ones.
     """
+    outputs = keras.tree.flatten(y_pred)
+    if isinstance(y_pred, (list, tuple, dict)) and any(isinstance(one, np.ndarray) and one.ndim > 1 for one in outputs):
+        raise ValueError(f"`accuracy` takes one array of outputs; {_WAY_OUT} Received: {len(outputs)} arrays")
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_pred.ndim == 0 or y_pred.dtype.kind in "OSU":
         raise ValueError(

@@ -210,6 +210,13 @@ def test_what_accuracy_cannot_judge(labels, outputs, match):
     assert "Received: " in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, lambda outputs: dict(enumerate(outputs))])
+def test_several_outputs_have_no_one_accuracy(kind):
+    with pytest.raises(ValueError, match=r"one array of outputs; for anything else pass metric=.*Received: 2 arrays"):
+        accuracy([0, 1], kind([np.eye(2), np.eye(2)]))
+    assert accuracy([0, 1], np.eye(2).tolist()) == 1
+
+
 def test_probabilities_of_one_output_may_come_flat_and_rounded():
     assert accuracy([1, 0, 1], np.float32([0.9, 0.2, 1 + 1e-7])) == 1.0
 

@@ -155,8 +155,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format") != _FORMAT:
         raise ValueError(f"Not a manifest of format {_FORMAT!r}. Received: {manifest.get('format')!r} in {folder}")
     files, layers = manifest.get("files"), manifest.get("layers")
-    well = isinstance(files, dict) and isinstance(layers, list) and "accuracy" in manifest
-    if not well or not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in layers):
+    well = isinstance(layers, list) and all(
+        isinstance(one, dict) and isinstance(one.get("name"), str) for one in layers
+    )
+    if not well or not isinstance(files, dict) or "accuracy" not in manifest:
         raise ValueError(f"{path} must list files, layers and the accuracy; export again. Received: {sorted(manifest)}")
     for name in files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

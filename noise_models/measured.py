@@ -98,7 +98,7 @@ class FaultMap:
         array = read_array(path, what, remedy)
         with reading(path, what, remedy):
             if array.ndim == 2 and array.dtype == bool:
-                addresses, bits = (found.tolist() for found in np.nonzero(array))
+                addresses, bits = (tuple(found.tolist()) for found in np.nonzero(array))
                 words, word_bits = array.shape
                 return cls(words=words, word_bits=word_bits, addresses=addresses, bits=bits, **context)
             if array.ndim != 2 or array.shape[1] not in (2, 3) or not np.issubdtype(array.dtype, np.integer):

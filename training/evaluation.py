@@ -36,6 +36,9 @@ class Evaluation:
         metric: what was measured, in words.
         deterministic: nothing was left to chance, so one measurement stands for every chip.
         in_float: no layer ran on hardware, so this is a figure of the float network.
+
+    Raises:
+        ValueError: accuracies that are not finite.
     """
 
     accuracies: np.ndarray
@@ -44,6 +47,10 @@ class Evaluation:
     metric: str = "accuracy"
     deterministic: bool = False
     in_float: bool = False
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.accuracies).all():
+            raise ValueError(f"The figures of an evaluation must be finite. Received: {self.accuracies.tolist()}")
 
     @property
     def mean(self) -> float:
@@ -82,14 +89,8 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> Evaluation:
-        """Rebuilds what `to_dict` gave; the derived figures are derived again.
-
-        Raises:
-            ValueError: figures that are not finite.
-        """
+        """Rebuilds what `to_dict` gave; the derived figures are derived again."""
         accuracies = np.array(described["accuracies"], np.float64)
-        if not np.isfinite(accuracies).all():
-            raise ValueError(f"The figures of an evaluation must be finite. Received: {described['accuracies']}")
         said = {name: described.get(name, False) for name in ("deterministic", "in_float")}  # not in older files
         return cls(accuracies, described["seed"], described["samples"], described["metric"], **said)
 
@@ -115,6 +116,9 @@ def accuracy(y_true, y_pred) -> float:
         ValueError: outputs or labels that it cannot judge: outputs that are not finite, a single output that is no
             probability, labels that are not the numbers of the classes, or rows of several ones.
     """
+    outputs = keras.tree.flatten(y_pred)
+    if isinstance(y_pred, (list, tuple, dict)) and any(isinstance(one, np.ndarray) and one.ndim > 1 for one in outputs):
+        raise ValueError(f"`accuracy` takes one array of outputs; {_WAY_OUT} Received: {len(outputs)} arrays")
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_pred.ndim == 0 or y_pred.dtype.kind in "OSU":
         raise ValueError(

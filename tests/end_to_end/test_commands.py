@@ -100,6 +100,7 @@ def test_a_sweep_finds_the_lowest_voltage(files):
     assert "No safe voltage found" in refused(*command, "--voltages", 0.45, "--accuracy", 1, "--worst")
     kept = Sweep.from_dict(json.loads((files / "axtrain_sweep" / "sweep.json").read_text()))
     assert (kept.requirement.worst, kept.operating_point) == (True, None)
+    assert "--worst" in json.loads((files / "axtrain_sweep" / "command.json").read_text())["command"]
     assert "give one" in refused(*command, "--confident")
     rates = ("sweep", "noisy.keras", *DATA, "--rates", "0.0001", "--chips", 1, "--out", "rates", "--accuracy", 0.5)
     said = fine(*rates)

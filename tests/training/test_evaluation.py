@@ -210,6 +210,13 @@ def test_what_accuracy_cannot_judge(labels, outputs, match):
     assert "Received: " in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, lambda outputs: dict(enumerate(outputs))])
+def test_several_outputs_have_no_one_accuracy(kind):
+    with pytest.raises(ValueError, match=r"one array of outputs; for anything else pass metric=.*Received: 2 arrays"):
+        accuracy([0, 1], kind([np.eye(2), np.eye(2)]))
+    assert accuracy([0, 1], np.eye(2).tolist()) == 1
+
+
 def test_probabilities_of_one_output_may_come_flat_and_rounded():
     assert accuracy([1, 0, 1], np.float32([0.9, 0.2, 1 + 1e-7])) == 1.0
 
@@ -291,8 +298,8 @@ def test_a_logit_is_refused_though_its_values_could_be_probabilities(data):
 
 
 def test_an_evaluation_that_was_not_finite_is_not_read():
-    described = Evaluation(np.array([0.5, np.nan]), 0, 10).to_dict()
-    with pytest.raises(ValueError, match="must be finite"):
+    described = {**Evaluation(np.array([0.5, 0.5]), 0, 10).to_dict(), "accuracies": [0.5, float("nan")]}
+    with pytest.raises(ValueError, match=r"must be finite\. Received: \[0\.5, nan\]"):
         Evaluation.from_dict(described)
 
 

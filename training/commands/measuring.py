@@ -64,5 +64,10 @@ def sweep(model: Path, hardware: Path | str | None, **given) -> None:
     """Measure MODEL (.keras) on the same chips at every voltage; an interrupted sweep goes on in its folder."""
     with quiet_start():
         from axtrain.training import jobs
-    with told(), file_of(hardware) as path, results(given["out"], "sweep.json", "sweep.csv", "sweep.png"):
-        jobs.sweep_file(model, hardware=path, **given)
+    with told(), file_of(hardware) as path:
+        with results(given["out"], "sweep.json", "sweep.csv", "sweep.png"):
+            result = jobs.sweep_file(model, hardware=path, **given)
+        if result.requirement is not None and result.operating_point is None:
+            raise ValueError(result.verdict)
+    if result.requirement is not None:
+        click.echo(result.verdict)

@@ -16,6 +16,7 @@ from axtrain.training.data_files import check_samples, load_split
 from axtrain.training.evaluation import Evaluation, evaluate
 from axtrain.training.jobs.shared import converted, for_test, tracked
 from axtrain.training.sweep.requirements import Requirement
+from axtrain.training.sweep.results import Sweep
 from axtrain.training.sweep.sweeping import sweep
 
 
@@ -68,8 +69,8 @@ def sweep_file(
     confident: bool = False,
     chip_yield: float | None = None,
     track: dict[str, Any] | None = None,
-) -> None:
-    """Sweeps a saved model, writes figures, table and picture, and says what was found."""
+) -> Sweep:
+    """Sweeps a saved model, writes figures, table and picture, and shows the table."""
     ways: dict[str, Any] = {"worst": worst, "confident": confident, "chip_yield": chip_yield}
     if accuracy is None and any(ways.values()):
         raise ValueError("--worst, --confident and --yield judge an --accuracy; give one. Received: no --accuracy")
@@ -83,8 +84,5 @@ def sweep_file(
         save_figure(result.plot(), out / "sweep.png")
         if run is not None:
             run.sweep(result)
-    click.echo(f"{result.table()}\nWrote {out}")  # before the answer: there may be none
-    if required is not None and result.operating_point is None:
-        raise ValueError(result.verdict)
-    if required is not None:
-        click.echo(result.verdict)
+    click.echo(f"{result.table()}\nWrote {out}")
+    return result

@@ -198,7 +198,7 @@ def array_from(file: BinaryIO, size: int) -> np.ndarray:
     if expected != size:
         raise ValueError(f"{size} bytes; its header says {dtype} of shape {shape}, {expected} bytes")
     array = np.empty(shape, dtype, "F" if fortran_order else "C")
-    data, done = memoryview(array.reshape(-1, order="A").view(np.uint8)), 0
+    data, done = memoryview(array.reshape(-1, order="A").view(np.uint8)), 0  # type: ignore[arg-type]
     while done < len(data):
         piece = file.read(min(_PIECE, len(data) - done))
         if not piece:

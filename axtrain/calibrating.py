@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from axtrain.model_walk import all_layers, labels, matching
 from axtrain.running_state import state_kept
 
 _BATCH = 64
+_MOST = 4096  # samples taken of batches, which may have no end (chosen here)
 
 
 def known_ranges(model, ranges: Mapping[str, tuple[float, float]]) -> dict[int, tuple]:
@@ -42,10 +43,31 @@ def _has_one_product(layer) -> bool:
     return len(getattr(layer, "products", ())) == 1
 
 
-def check_finite(calibration) -> None:
-    """Raises ValueError for no samples, or values that are not finite."""
-    for array in keras.tree.flatten(calibration):
-        array = np.asarray(array)
+def calibration_samples(model: keras.Model, calibration: Any) -> Any:
+    """Calibration data as arrays in the structure of the model's inputs.
+
+    Args:
+        model: that they are for.
+        calibration: what `fit` takes: arrays in the structure of the inputs; `(x, y)` or `(x, y, sample_weight)`, of
+            which x counts; or batches of either: a `tf.data.Dataset`, a generator, a `keras.utils.PyDataset`, of which
+            the first samples are taken until there are 4096.
+
+    Raises:
+        TypeError: something else.
+        ValueError: no samples, not as many arrays as inputs, arrays of different lengths, values that are not finite.
+    """
+    if _is_batches(calibration):
+        samples = _gathered(model, calibration)
+    else:
+        samples = keras.tree.map_structure(_as_array, _inputs_of(model, calibration))
+    arrays = keras.tree.flatten(samples)
+    lengths = {len(array) for array in arrays}
+    if len(arrays) != len(model.inputs) or len(lengths) > 1:
+        raise ValueError(
+            f"`calibration` must hold one array for each of {len(model.inputs)} inputs, all of the same length. "
+            f"Received: arrays of shapes {[array.shape for array in arrays]}"
+        )
+    for array in arrays:
         if array.size == 0:
             raise ValueError("`calibration` must hold at least one sample. Received: an empty array")
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -54,20 +76,56 @@ def check_finite(calibration) -> None:
                 "`calibration` must be finite; remove the samples that hold NaN or infinity. "
                 f"Received: {bad} of {array.size} values not finite"
             )
+    return samples
+
+
+def _is_batches(calibration: Any) -> bool:
+    structure = isinstance(calibration, (list, tuple, dict)) or hasattr(calibration, "shape")
+    return not structure and (hasattr(calibration, "__iter__") or hasattr(calibration, "__getitem__"))
+
+
+def _gathered(model: keras.Model, batches: Any) -> Any:
+    """The first samples of batches, put together."""
+    found, count = [], 0
+    for batch in batches if hasattr(batches, "__iter__") else map(batches.__getitem__, range(len(batches))):
+        found.append(keras.tree.map_structure(_as_array, _inputs_of(model, batch)))
+        count += len(keras.tree.flatten(found[-1])[0])
+        if count >= _MOST:
+            break
+    if not found:
+        raise ValueError("`calibration` must hold at least one sample. Received: no batch")
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts)[:_MOST], *found)
+
+
+def _inputs_of(model: keras.Model, given: Any) -> Any:
+    """x of `(x, y)` or `(x, y, sample_weight)`; anything else as it is."""
+    if isinstance(given, tuple) and len(given) in (1, 2, 3):
+        first = len(keras.tree.flatten(given[0]))
+        if first == len(model.inputs) and (first > 1 or len(given) != len(model.inputs)):
+            return given[0]
+    return given
+
+
+def _as_array(values: Any) -> np.ndarray:
+    array = np.asarray(keras.ops.convert_to_numpy(values) if hasattr(values, "dtype") else values)
+    if array.ndim == 0:
+        raise TypeError(
+            "`calibration` must be samples, such as x_train[:512], a tf.data.Dataset or a generator of batches. "
+            f"Received: {type(values).__name__} in it"
+        )
+    return array
 
 
 def calibrate(model, calibration, known: dict[int, tuple]) -> None:
-    """Passes the data through the float network, each hardware layer watching its own input."""
+    """Passes `calibration_samples` through the float network, each hardware layer watching its own input."""
     products = [(layer, product) for layer in all_layers(model) for product in getattr(layer, "products", ())]
     for _, product in products:
         product.state.observer = Observer()
     try:
-        count = len(keras.tree.flatten(calibration)[0])
         with state_kept(model):
-            for start in range(0, count, _BATCH):
+            for rows in _rows(model, len(keras.tree.flatten(calibration)[0])):
                 batch: Any = keras.tree.map_structure(
-                    lambda array, start=start: ops.convert_to_tensor(np.asarray(array[start : start + _BATCH])),
-                    calibration,
+                    lambda array, rows=rows: ops.convert_to_tensor(array[rows]), calibration
                 )
                 model(batch, training=False)
         samples = {id(product.state): _observed(product) for _, product in products}
@@ -85,6 +143,19 @@ def calibrate(model, calibration, known: dict[int, tuple]) -> None:
     for layer in all_layers(model):
         if isinstance(layer, ApproximateLayer) and layer.fidelity in STATISTICAL:
             layer.play_as(layer.playing)
+
+
+def _rows(model: keras.Model, count: int) -> Iterator[slice]:
+    """The samples of each batch; where the model has a batch size of its own, the last batch begins before its end."""
+    fixed = {one.shape[0] for one in model.inputs} - {None}
+    size = min(fixed, default=_BATCH)
+    if fixed and count < size:
+        raise ValueError(
+            f"The model takes batches of {size}, so `calibration` must hold at least as many samples. Received: {count}"
+        )
+    for start in range(0, count, size):
+        first = min(start, count - size) if fixed else start
+        yield slice(first, first + size)
 
 
 def _observed(product) -> tuple:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -47,12 +49,24 @@ def _name_inputs(model, clone) -> None:
 
 def another(layer):
     """A new layer of the same class and configuration."""
-    return layer.__class__.from_config(config_of(layer))
+    config = config_of(layer)
+    if isinstance(layer, keras.layers.Lambda):
+        return layer.__class__(**config)  # `from_config` takes a function for one that was read from a file
+    return layer.__class__.from_config(config)
 
 
 def config_of(layer) -> dict[str, Any]:
-    """The layer's configuration, with what Keras 3.10 leaves out of it."""
-    config = layer.get_config()
+    """The layer's configuration, with what Keras 3.10 leaves out of it.
+
+    Functions stand in it themselves: one that Keras does not know by name could not be made again from what it writes.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # it is put back below
+        config = layer.get_config()
+    for name in config:
+        for function in (getattr(layer, name, None), getattr(layer, f"_{name}", None)):
+            if isinstance(function, FunctionType):
+                config[name] = function
     if hasattr(layer, "output_padding"):
         config["output_padding"] = layer.output_padding
     return config

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from axtrain.calibrating import calibrate, check_finite, known_ranges
+from axtrain.calibrating import calibrate, calibration_samples, known_ranges
 from axtrain.cloning import cloned, copy_state
 from axtrain.coded.conversion import strip as decoded
 from axtrain.coded.layer import CodedLayer
@@ -19,6 +19,8 @@ from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import Playing
 from axtrain.model_walk import all_layers, check_model, for_layers, labels
 from axtrain.reporting import FLOAT_BY_DESIGN, ConversionReport, LayerReport
+
+_BY_OVERRIDE = "kept in float by an override"
 
 
 def convert(
@@ -45,7 +47,8 @@ def convert(
     Args:
         model: a built Sequential or Functional model. It is not changed.
         hardware: what to run on.
-        calibration: input samples (an array, or what the model takes), from which activation ranges come.
+        calibration: input samples, from which activation ranges come: arrays as the model takes them, `(x, y)`, or
+            batches of either (a `tf.data.Dataset`, a generator), of which the first 4096 samples are taken.
             Without them a converted model keeps the ranges that it has, and the ranges of a plain model
             follow its batches (a moving average in training).
         overrides: hardware for single layers, by name or pattern (`"block3_*"`); `None` keeps a layer in
@@ -69,7 +72,7 @@ def convert(
         TypeError: not a Keras model, or not hardware.
         ValueError: an unknown option, a subclassed or unbuilt model, two layers of one name in the same model, an
             override that matches no layer, a range of no layer with one product on hardware, or without low < high,
-            calibration data that are not finite, or (strict) a layer that cannot be converted.
+            calibration data that are not finite, no layer that can be converted or (strict) one that cannot.
 
     Examples:
         >>> import keras, numpy as np, axtrain as ax
@@ -83,7 +86,7 @@ def convert(
         raise TypeError(f"`hardware` must be an axtrain.Hardware. Received: hardware={hardware!r}")
     chosen = for_layers(model, hardware, overrides or {}, Hardware)
     if calibration is not None:
-        check_finite(calibration)
+        calibration = calibration_samples(model, calibration)
     elif fidelity in ("calibrated", "gaussian"):
         raise ValueError(
             f"The {fidelity} fidelity is fitted to calibration data; give calibration=x_train[:512]. "
@@ -103,6 +106,10 @@ def convert(
             f"strict=True, and these layers cannot run on the hardware: {listed}. Keep them in float with "
             "overrides={name: None}, or convert with strict=False"
         )
+    elsewhere = [layer for layer in report.skipped if layer.reason != _BY_OVERRIDE]
+    if elsewhere and not report.converted:
+        listed = "; ".join(f"{layer.name} ({layer.was}): {layer.reason}" for layer in elsewhere)
+        raise ValueError(f"No layer of this model can run on the hardware. Received: {listed}")
     for state, bounds in known.values():
         state.set_range(*bounds)
     if calibration is not None:
@@ -146,6 +153,6 @@ def _report(model, converted, chosen) -> ConversionReport:
         weighted = bool(old.weights) and not isinstance(old, FLOAT_BY_DESIGN)
         reason = None
         if not approximate and weighted:
-            reason = "kept in float by an override" if chosen[id(old)] is None else obstacle(old)
+            reason = _BY_OVERRIDE if chosen[id(old)] is None else obstacle(old)
         entries.append(LayerReport(told[id(old)], type(old).__name__, type(new).__name__, approximate, reason))
     return ConversionReport(tuple(entries), compile_dropped=bool(model.compiled))

@@ -61,6 +61,8 @@ def obstacle(layer) -> str | None:
         return "no approximate counterpart"
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "data_format='channels_first'"
+    if layer.compute_dtype == "float64":
+        return "dtype float64; hardware computes in float32 outside its integers"
     if getattr(layer, "groups", 1) != 1:
         return f"groups={layer.groups}"
     for part in layer._flatten_layers():  # attention's projections are layers of their own

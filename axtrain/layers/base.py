@@ -76,6 +76,8 @@ class ApproximateLayer(Dials, keras.layers.Layer):
         )
         self.hardware_state = None
         if hardware is not None:
+            if self.compute_dtype == "float64":
+                raise ValueError("Hardware layers compute in float32 outside their integers. Received: dtype='float64'")
             self._check_supported()
             self._make_states(calibrated)
             for state in self._states:

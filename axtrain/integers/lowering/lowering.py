@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from axtrain.calibrating import calibration_samples
 from axtrain.controls import hardware_layers
 from axtrain.conversion import convert, strip
 from axtrain.hardware import Hardware
@@ -26,8 +27,8 @@ def integer_network(model: keras.Model, calibration=None) -> IntegerNetwork:
     Args:
         model: from `axtrain.convert`, or a plain model, which runs on exact multipliers with
             `Quantisation.litert()`. One input, one output; Sequential or Functional, nested too. It is not changed.
-        calibration: samples (n, *input shape), passed once through the float network for the ranges of tensors
-            that no hardware layer reads, such as the last layer's output: `x_train[:512]`.
+        calibration: samples, as for `axtrain.convert`, passed once through the float network for the ranges of
+            tensors that no hardware layer reads, such as the last layer's output: `x_train[:512]`.
 
     Raises:
         ValueError: a layer that has no integer counterpart, no calibration data where they are needed, or data
@@ -46,6 +47,7 @@ def integer_network(model: keras.Model, calibration=None) -> IntegerNetwork:
     if not any(True for _ in hardware_layers(model)):
         if calibration is None:
             raise ValueError(f"A plain model needs calibration=x_train[:512]. Received: {model.name!r} and no data")
+        calibration = calibration_samples(model, calibration)  # a generator gives its samples once
         model = convert(model, Hardware(quantisation=Quantisation.litert()), calibration)
     flat = flat_model(strip(model), model)
     steps = folded(flat)
@@ -62,5 +64,6 @@ def integer_network(model: keras.Model, calibration=None) -> IntegerNetwork:
             f"calibration=x_train[:512]. Received: calibration=None, and tensors {names}"
         )
     quantisation = next(hardware_layers(model)).hardware.quantisation
-    ranges = observed_ranges(flat, names, calibration, quantisation) if names else {}
+    samples = calibration_samples(model, calibration) if names else None
+    ranges = observed_ranges(flat, names, samples, quantisation) if names else {}
     return Assembly(model.name, flat, steps, TensorScales(flat, steps, ranges.__getitem__).scales).network()

@@ -37,6 +37,13 @@ def test_an_imported_table_is_hardware_for_the_other_commands(files, suffix):
     assert ax.Multiplier.load("again.npz", signed=False).metrics() == table.metrics()
 
 
+def test_a_table_in_another_convention_is_imported_by_those_who_insist(files):
+    np.save("words.npy", ax.multipliers.get("exact", signed=True).table & 0xFFFF)
+    assert "table.astype(np.int16)" in refused("multipliers", "import", "words.npy", "words.json", "--signed")
+    fine("multipliers", "import", "words.npy", "words.json", "--signed", "--no-check")
+    assert ax.Hardware.from_json("words.json").multiplier.table.max() > 32767
+
+
 def test_multipliers_for_machines_and_as_a_picture(files):
     listed = json.loads(fine("multipliers", "list", "--json", "--bits", 4))
     assert {entry["name"] for entry in listed} >= {"exact", "mitchell", "drum3"}

@@ -67,8 +67,11 @@ def export(
       activations has no codes; its `scale` is that of the second operand.
     - `manifest.json`: format, axtrain and Keras versions, layers in order with their hardware, operand
       encodings and layout, sha256 of the other files, measured accuracy.
-    - for `formats`: `"litert"` writes `model.tflite`, equal to `axtrain.integer_network` code for code (exact
-      multipliers, the extra `litert`); `"saved_model"` writes `saved_model/`, which TensorFlow alone runs.
+    - for `formats`: `"litert"` writes `model.tflite`, equal to `axtrain.integer_network` code for code in LiteRT's
+      reference kernels (exact multipliers, the extra `litert`; `axtrain.compare_litert`); `"onnx"` writes
+      `model.onnx`, whose layers differ from it by at most one code from equal inputs, in ONNX Runtime's default
+      session on any CPU (exact multipliers, the extra `onnx`; `axtrain.compare_onnx`); `"saved_model"` writes
+      `saved_model/`, which TensorFlow alone runs.
 
     The weights are the clean ones, whatever their memory does. Real value of a product sum:
     ``activation_scale * scale * (sum M[a, w] - zero_point * sum w)``.

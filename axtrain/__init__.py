@@ -57,6 +57,7 @@ _PUBLIC = {
     "write_memory": "axtrain.integers.memory.image:write_memory",
     "read_memory": "axtrain.integers.memory.image:read_memory",
     "write_onnx": "axtrain.integers.onnx_files.writing:write_onnx",
+    "compare_onnx": "axtrain.integers.onnx_files.comparing:compare_onnx",
     "evaluate": "axtrain.training.evaluation:evaluate",
     "sweep": "axtrain.training.sweep.sweeping:sweep",
     "sensitivity": "axtrain.training.sensitivity.maps:sensitivity",

@@ -27,6 +27,7 @@ from axtrain.integers.litert.writing import write_litert as write_litert
 from axtrain.integers.lowering.lowering import integer_network as integer_network
 from axtrain.integers.memory.image import read_memory as read_memory
 from axtrain.integers.memory.image import write_memory as write_memory
+from axtrain.integers.onnx_files.comparing import compare_onnx as compare_onnx
 from axtrain.integers.onnx_files.writing import write_onnx as write_onnx
 from axtrain.loading import load_model as load_model
 from axtrain.noise_models import curves as curves

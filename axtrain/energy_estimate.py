@@ -148,8 +148,10 @@ def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hard
 
     Per layer, each part at its own voltage V (multipliers and adders at the datapath's):
 
-    - multiplications: ``N P e_mul(n_a, n_w) (V / V_nominal)^2`` for N products (at all time steps of a recurrent
-      layer, of all kinds in attention) and the multiplier's relative power P;
+    - multiplications: ``N (P e_mul(n_a, n_w) + e_sign) (V / V_nominal)^2`` for N products (at all time steps of a
+      recurrent layer, of all kinds in attention) and the multiplier's relative power P; e_sign where the circuit is
+      unsigned, not exact, and an operand reaches it as sign and magnitude, else 0: for exact products there is a
+      signed circuit too;
     - additions: ``N e_add (V / V_nominal)^2``;
     - weights: ``W r (c e_read + e_decoder) (V / V_nominal)^2`` for W weights read r times, in words of c cells,
       those of the protection included;
@@ -173,7 +175,7 @@ def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hard
         ValueError: no layer with products on hardware, a shape left open, or a voltage below the threshold of the
             energy model.
     """
-    layers, reference_layers = [], []
+    layers, reference_layers, machines = [], [], []
     assumptions: list[str] = []
     told = labels(model)
     for call in calls(model):
@@ -186,13 +188,16 @@ def energy(model: keras.Model, hardware: Hardware | None = None, reference: Hard
         layers.append(_layer_energy(told[id(call.layer)], counted, described))
         reference_layers.append(_layer_energy(told[id(call.layer)], counted, reference or exact_machine(described)))
         assumptions += _assumptions(described)
+        machines.append((described.circuit.name, described))
     if not layers:
         raise ValueError(
             "No layer of this model multiplies on hardware; use axtrain.convert, or give `hardware`. "
             f"Received: {model.name!r}"
         )
+    assumptions = [*circuits_in_words(machines), *assumptions]
     if reference is not None:
-        assumptions += [f"of the reference: {line}" for line in _assumptions(reference) if line not in assumptions]
+        own = [*circuits_in_words([(reference.circuit.name, reference)]), *_assumptions(reference)]
+        assumptions += [f"of the reference: {line}" for line in own if line not in assumptions]
     return EnergyEstimate(
         tuple(layers),
         sum(layer.total_pj for layer in reference_layers),
@@ -241,7 +246,7 @@ def _layer_energy(name: str, counted: Count, hardware: Hardware) -> LayerEnergy:
     read = model.word_pj(activations, width, model.activation_read_pj_per_bit)
     written = model.word_pj(activations, width, model.activation_write_pj_per_bit)
     bias = model.word_pj(biases, bias_width, model.bias_read_pj_per_bit)
-    one_pj = power * model.multiplication_pj(circuit.activation_bits, circuit.weight_bits)
+    one_pj = power * model.multiplication_pj(circuit.activation_bits, circuit.weight_bits) + _sign_pj(hardware)
     logic, stored = model.supply(hardware.datapath), model.supply(activations)
     nominal = {  # picojoules at nominal voltage, and the supply that the part really has
         "multiply_pj": (products * one_pj, logic),
@@ -256,15 +261,40 @@ def _layer_energy(name: str, counted: Count, hardware: Hardware) -> LayerEnergy:
     return LayerEnergy(name=name, **counted._asdict(), **spent, leakage_pj=leakage)
 
 
-def _assumptions(hardware: Hardware) -> list[str]:
-    """What the energy of this hardware takes for granted: guesses, and constants that are still illustrative."""
-    model, circuit = hardware.energy, hardware.circuit
+def _sign_pj(hardware: Hardware) -> float:
+    """For each product; an exact one can come from a signed circuit."""
+    circuit = hardware.circuit
+    if circuit.is_exact or "sign_magnitude" not in hardware.operand_encodings:
+        return 0.0
+    return hardware.energy.sign_pj(circuit.activation_bits, circuit.weight_bits)
+
+
+def circuits_in_words(machines: Iterable[tuple[str, Hardware]]) -> list[str]:
+    """What the energy of hardware, each with its name, takes for granted of the circuit: its power, and its signs."""
+    unknown, signs = dict[str, None](), dict[float, dict[str, None]]()
+    for name, hardware in machines:
+        sign_pj = _sign_pj(hardware)
+        if hardware.circuit.power is None:
+            unknown[name] = None
+        if sign_pj and hardware.energy.is_default("sign_pj_per_bit"):
+            signs.setdefault(sign_pj, {})[name] = None
     lines = []
-    if circuit.power is None:
+    if unknown:
         lines.append(
-            f"{circuit.name}: no relative power known, counted as the exact multiplier's; give power=... to "
+            f"{', '.join(unknown)}: no relative power known, counted as the exact multiplier's; give power=... to "
             "axtrain.Multiplier to change that"
         )
+    return lines + [
+        f"{', '.join(names)}: unsigned, so the sign of each product is handled beside the circuit, {pj:g} pJ "
+        "(EnergyModel's sign_pj_per_bit, illustrative)"
+        for pj, names in signs.items()
+    ]
+
+
+def _assumptions(hardware: Hardware) -> list[str]:
+    """What else the energy of this hardware takes for granted: guesses, and constants that are still illustrative."""
+    model = hardware.energy
+    lines = []
     if model.is_default("weight_reads", "activation_reads"):
         lines.append(
             f"reads of each weight per inference: {model.weight_reads:g}, of each input per layer: "

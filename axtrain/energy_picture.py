@@ -83,7 +83,7 @@ def _rises(axes: Any, layers: list[str], sensitivity: Any) -> None:
     for column, name in enumerate(sensitivity.candidates):
         rise = rises[rows, column]
         look = {"marker": "osD^vP"[column % 6], "color": colours[column % 6], "linestyle": "none"}
-        axes.plot(rise[rise > 0], at[rise > 0], **look, label=name)
+        axes.plot(rise[rise > 0], at[rise > 0], **look, label=style.label(name))
     if (rises[rows] > 0).any():
         axes.set_xscale("log")
     _layer_axis(axes, layers)

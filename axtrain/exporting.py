@@ -68,8 +68,11 @@ def export(
       activations has no codes; its `scale` is that of the second operand.
     - `manifest.json`: format, axtrain and Keras versions, layers in order with their hardware, operand
       encodings and layout, sha256 of the other files, measured accuracy.
-    - for `formats`: `"litert"` writes `model.tflite`, equal to `axtrain.integer_network` code for code (exact
-      multipliers, the extra `litert`); `"saved_model"` writes `saved_model/`, which TensorFlow alone runs.
+    - for `formats`: `"litert"` writes `model.tflite`, equal to `axtrain.integer_network` code for code in LiteRT's
+      reference kernels (exact multipliers, the extra `litert`; `axtrain.compare_litert`); `"onnx"` writes
+      `model.onnx`, whose layers differ from it by at most one code from equal inputs, in ONNX Runtime's default
+      session on any CPU (exact multipliers, the extra `onnx`; `axtrain.compare_onnx`); `"saved_model"` writes
+      `saved_model/`, which TensorFlow alone runs.
 
     `NAME` is the layer's name, or its path (`left/proj`) where another layer of the model bears the name too.
 

@@ -66,6 +66,7 @@ def main() -> None:
     for kernels in ("reference", "default"):
         compared = ax.compare_litert(network, out / "exact" / "model.tflite", codes, kernels=kernels)
         print(f"LiteRT, {kernels} kernels: {compared}")
+    print(ax.compare_onnx(network, out / "exact", codes))
     c = in_c(network, out / "exact_c", codes)
     rows.append(("integers, C", c, c))
     real = in_onnx(out / "exact" / "model.onnx", x_test)

@@ -28,6 +28,13 @@ WIDTH = 7.5  # inches
 _STACKED = 6.5  # inches: in narrower pictures panels stand above one another
 
 
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib `Figure`, its size in inches, neither shown nor kept open; names in it are drawn as they stand."""
+    from .plain_figure import PlainFigure
+
+    return PlainFigure(figsize=(width, height), layout="constrained")
+
+
 def panels(width: float, height: float, count: int = 1, *, ratios: tuple[float, ...] | None = None) -> tuple[Any, list]:
     """A figure and its axes: beside one another, or above one another where the picture is narrow.
 
@@ -40,10 +47,8 @@ def panels(width: float, height: float, count: int = 1, *, ratios: tuple[float, 
     Returns:
         a matplotlib `Figure`, which is neither shown nor kept open, and a list of `Axes`.
     """
-    from matplotlib.figure import Figure
-
     stacked = count > 1 and width < _STACKED
-    figure = Figure(figsize=(width, height * (count if stacked else 1)), layout="constrained")
+    figure = new_figure(width, height * (count if stacked else 1))
     rows, columns = (count, 1) if stacked else (1, count)
     axes = figure.subplots(rows, columns, squeeze=False, width_ratios=None if stacked else ratios).ravel().tolist()
     for one in axes:
@@ -86,6 +91,11 @@ def title(figure: Any, words: str) -> None:
     import textwrap
 
     figure.suptitle("\n".join(textwrap.wrap(words, max(20, int(11 * figure.get_figwidth())))), color=INK)
+
+
+def label(words: str) -> str:
+    """A legend's words as matplotlib shows them: it leaves out those that begin with an underscore."""
+    return f" {words}" if words.startswith("_") else words
 
 
 def legend_below(figure: Any, columns: int = 2, narrow: int = 1) -> None:

@@ -93,7 +93,7 @@ def draw_chips(axes, evaluations: Mapping[str, Any], clean: float | None) -> Non
             marker=marker,
             markersize=5,
             color=colour,
-            label=f"{label}: mean {_words(one, one.mean)}, worst {_words(one, one.worst)}",
+            label=f"{style.label(label)}: mean {_words(one, one.mean)}, worst {_words(one, one.worst)}",
         )
     if clean is not None:
         label = f"conventional in float: {_words(last, clean)}"
@@ -127,7 +127,7 @@ def sweep_figure(
     """
     spent = [point.energy_pj for point in points]
     known = None not in spent
-    figure = Figure(figsize=(width, 6 if known else 4.5), layout="constrained")
+    figure = style.new_figure(width, 6 if known else 4.5)
     rows = figure.subplots(2 if known else 1, squeeze=False, sharex=True, height_ratios=(2.6, 1) if known else (1,))
     axes = rows[0, 0]
     by_rate = points[0].voltage is None

@@ -46,7 +46,7 @@ def _intel_hex(model: Any, network: Any, folder: Path) -> None:
 
 
 def _onnx(model: Any, network: Any, folder: Path) -> None:
-    """`model.onnx`: quantise/dequantise nodes, exact multipliers alone."""
+    """`model.onnx`: quantise/dequantise nodes, exact multipliers alone; needs no session option on any CPU."""
     from axtrain.integers.onnx_files.writing import write
 
     write(model, network, folder)

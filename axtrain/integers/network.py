@@ -43,6 +43,10 @@ class Tensor:
     scale: float
     zero_point: int
 
+    def real(self, codes: np.ndarray) -> np.ndarray:
+        """float32 values of codes."""
+        return (codes.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operation:
@@ -201,8 +205,7 @@ class IntegerNetwork:
 
     def real(self, codes: np.ndarray) -> np.ndarray:
         """float32 values of output codes."""
-        tensor = self.tensors[self.output]
-        return (codes.astype(np.float32) - tensor.zero_point) * np.float32(tensor.scale)
+        return self.tensors[self.output].real(codes)
 
     def run(self, codes: np.ndarray, *, keep: bool = False) -> Any:
         """Output codes for input codes of shape (batch, *input shape), int8; see `axtrain.integers.running`.

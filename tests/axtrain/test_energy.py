@@ -12,7 +12,7 @@ from axtrain.layers.counts import Count, count
 from axtrain.model_walk import calls
 
 LAYERS, MEMORIES = keras.layers, ax.memories
-MULTIPLY, ADD, BIT = 0.2, 0.1, 10 / 64  # pJ: 8-bit product, 32-bit sum, a bit of on-chip traffic
+MULTIPLY, SIGN, ADD, BIT = 0.2, 0.05, 0.1, 10 / 64  # pJ: 8-bit product, its sign, 32-bit sum, a bit on chip
 PARTS = ("multiplications", "additions", "weights", "activations", "biases", "leakage")
 NO_LEAK = ax.EnergyModel(leakage_share=0)
 
@@ -66,11 +66,53 @@ def test_widths_and_power():
     quantisation = ax.Quantisation(activation_bits=6, weight_bits=4, bias_bits=12)
     hardware = ax.Hardware(multiplier=powered(0.3), quantisation=quantisation, energy=NO_LEAK)
     (layer,) = ax.energy(dense(), hardware).layers
-    assert layer.multiply_pj == pytest.approx(60 * 0.3 * MULTIPLY)  # the circuit stays 8 bits wide
+    assert layer.multiply_pj == pytest.approx(60 * (0.3 * MULTIPLY + SIGN))  # the circuit stays 8 bits wide
     assert layer.weight_read_pj == pytest.approx(60 * 4 * BIT)
     assert layer.activation_read_pj == pytest.approx(10 * 6 * BIT)
     assert layer.activation_write_pj == pytest.approx(6 * 6 * BIT)
     assert layer.bias_read_pj == pytest.approx(6 * 12 * BIT)
+
+
+@pytest.mark.parametrize(
+    ("encodings", "signed"),
+    [
+        ({}, "weight"),
+        ({"activations": "symmetric"}, "activation and weight"),
+        ({"weight_encoding": "offset"}, ""),
+        ({"activations": "symmetric", "weight_encoding": "offset"}, "activation"),
+        ({"activations": "symmetric", "activation_encoding": "offset", "weight_encoding": "offset"}, ""),
+    ],
+)
+def test_signs_beside_an_unsigned_circuit_are_paid(encodings, signed):
+    """Once for each product that has an operand in sign and magnitude; a signed circuit of equal power is cheaper."""
+
+    def spent(circuit, **energy):
+        hardware = ax.Hardware(
+            multiplier=circuit, quantisation=ax.Quantisation(**encodings), energy=replace(NO_LEAK, **energy)
+        )
+        return ax.energy(dense(), hardware)
+
+    unsigned = powered(0.4)
+    assert spent(unsigned).by_part["multiplications"] == pytest.approx(60 * (0.4 * MULTIPLY + SIGN * bool(signed)))
+    assert any("d: unsigned, so the sign of each product" in line for line in spent(unsigned).assumptions) == bool(
+        signed
+    )
+    assert spent(unsigned, sign_pj_per_bit=0).by_part["multiplications"] == pytest.approx(60 * 0.4 * MULTIPLY)
+    assert spent(ax.multipliers.get("exact")).by_part["multiplications"] == pytest.approx(60 * MULTIPLY)
+
+
+def test_a_signed_circuit_has_no_signs_beside_it():
+    table = np.roll(ax.multipliers.get("exact", signed=True).table, 1, 0)
+    circuit = ax.Multiplier(table, name="s", bits=8, signed=True, power=0.4)
+    estimate = ax.energy(dense(), ax.Hardware(multiplier=circuit))
+    assert estimate.by_part["multiplications"] == pytest.approx(60 * 0.4 * MULTIPLY)
+    assert not any("sign of each" in line for line in estimate.assumptions)
+
+
+def test_hardware_written_before_signs_were_counted():
+    described = ax.Hardware(multiplier=powered(0.4)).to_dict()
+    del described["energy"]["sign_pj_per_bit"]
+    assert ax.Hardware.from_dict(described) == ax.Hardware(multiplier=powered(0.4))
 
 
 def test_a_layer_without_bias_reads_none():
@@ -346,6 +388,7 @@ ARITHMETIC = {"multiplications", "leakage"}
 CHANGES = {
     "multiply_quadratic_pj": ARITHMETIC,
     "multiply_linear_pj": ARITHMETIC,
+    "sign_pj_per_bit": ARITHMETIC,
     "add_pj_per_bit": {"additions", "leakage"},
     "accumulator_bits": {"additions", "leakage"},
     "weight_read_pj_per_bit": {"weights", "leakage"},
@@ -405,6 +448,9 @@ def test_constants_out_of_their_range():
 
 SAID = {
     "no relative power known": ax.Hardware(multiplier=ax.multipliers.get("roba")),
+    "d: unsigned, so the sign of each product is handled beside the circuit, 0.05 pJ": ax.Hardware(
+        multiplier=powered(0.4)
+    ),
     "reads of each weight per inference: 1, of": ax.Hardware(),
     "leakage is 10 % of": ax.Hardware(),
     "the weight memory has no voltage, so": ax.Hardware(weight_memory=MEMORIES.BitErrors(rate=0.1)),

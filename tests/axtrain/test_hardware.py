@@ -39,6 +39,7 @@ FULL = ax.Hardware(
     energy=ax.EnergyModel(
         multiply_quadratic_pj=1.0,
         multiply_linear_pj=2.0,
+        sign_pj_per_bit=2.5,
         add_pj_per_bit=3.0,
         accumulator_bits=24,
         weight_read_pj_per_bit=4.0,

@@ -4,11 +4,14 @@ import keras
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.text import Text
 
 import axtrain as ax
 from axtrain.noise_models import picture_style as style
 from axtrain.training.evaluation import Evaluation
+from axtrain.training.search.results import SearchPoint, SearchResult
 from axtrain.training.sensitivity.results import SensitivityMap
+from axtrain.training.sweep.results import SweepPoint
 
 DRUM = ax.Hardware(multiplier=ax.multipliers.get("drum4"))
 
@@ -155,3 +158,59 @@ def test_no_words_lie_on_one_another(width):
     for index, box in enumerate(boxes):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= size.width + 1 and box.y1 <= size.height + 1
         assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+ODD = r"_a$b$c $\frac$ x_{1}"  # mathematics to matplotlib, of which the second it cannot read
+
+
+def pictures_with_odd_names():
+    """Every public picture, with that name wherever a person gives one."""
+    circuit = ax.Multiplier(ax.multipliers.get("drum4").table, name=ODD, bits=8, signed=False)
+    hardware = ax.Hardware(multiplier=circuit, name=ODD)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name=ODD)])
+    noisy = ax.convert(model, hardware, calibration=np.ones((4, 3), "float32"))
+    odd = SensitivityMap(
+        layers=(ODD, "b"),
+        candidates=(ODD, "c"),
+        curvature={},
+        mean_part=np.array([[0.02, 1e-5], [0.3, 0.04]]),
+        spread_part=np.zeros((2, 2)),
+        measured=np.array([[0.02, 1e-4], [0.3, 0.04]]),
+        measured_error=np.full((2, 2), 1e-5),
+        loss=ODD,
+    )
+    judged = Evaluation(np.array([0.9, 0.8]), 0, 10, ODD)
+    points = [SweepPoint(evaluation=judged, voltage=None, rate=rate, energy_pj=1e3, saving=0.5) for rate in (0.0, 1e-3)]
+    found = SearchPoint(assignment={"b": ODD}, energy_pj=1e3, saving=0.5, predicted=0.1, evaluation=judged)
+    yield "chips_figure", ax.plots.chips_figure(0.9, judged, judged, {ODD: 1.0, "b": 2.0}, title=ODD)
+    yield "energy_figure", ax.plots.energy_figure(ax.energy(noisy, reference=hardware), odd)
+    yield "evaluations_figure", ax.plots.evaluations_figure({ODD: judged}, title=ODD)
+    yield "multiplier_figure", circuit.plot()
+    yield "search_figure", SearchResult(points=(found,), exact=found, best=found, budget=0.1).plot()
+    yield "sensitivity_figure", odd.plot()
+    yield "sweep_figure", ax.plots.sweep_figure(points, title=ODD)
+    yield "training_figure", ax.plots.training_figure({"loss": [1.0], ODD: [0.5]}, title=ODD)
+    yield "weights_figure", ax.plots.weights_figure(None, noisy)
+    yield (
+        "curve",
+        ax.fit_curve(
+            ax.Readings(voltages=(0.4, 0.5), failures=(2000, 100), cells=10_000, source=ODD), method="isotonic"
+        ).plot(),
+    )
+    yield "penalty", ax.MultiplierError(circuit, 1.0).plot()
+
+
+def test_names_are_drawn_as_they_stand(tmp_path):
+    """Nothing in them is read as mathematics, no legend leaves them out; powers of ten stay powers."""
+    figures = dict(pictures_with_odd_names())
+    assert {name for name in ax.plots.__all__ if name.endswith("_figure")} <= set(figures)
+    for name, figure in figures.items():
+        figure.draw_without_rendering()
+        texts = [text for text in figure.findobj(Text) if ODD.split()[0] in text.get_text()]
+        assert texts and not any(text.get_parse_math() for text in texts), name
+    for suffix in ("png", "svg"):
+        figures["energy_figure"].savefig(tmp_path / f"energy.{suffix}", dpi=20)
+    beside = figures["energy_figure"].axes[1]
+    assert beside.get_xscale() == "log" and all(label.get_parse_math() for label in beside.get_xticklabels())
+    assert labels_of(figures["energy_figure"])[-2:] == [f" {ODD}", "c"]
+    assert labels_of(figures["evaluations_figure"]) == [f" {ODD}: mean 0.85, worst 0.8"]

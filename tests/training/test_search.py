@@ -221,6 +221,19 @@ def test_the_multipliers_energy(network, data):
     assert "predicted (gauss_newton)" in found.table()
 
 
+def test_what_is_not_known_of_circuits_is_said(network, data):
+    """Unknown power counts as the exact circuit's, and does not pass for a figure; signs are paid, and said."""
+    candidates = [circuit("drum4"), ax.Hardware(multiplier=circuit("roba").circuit, name="mine"), circuit("exact")]
+    found = quiet(network, *data, candidates=candidates, confirm=2, measure=False)
+    unknown, signs = found.notes
+    assert unknown.startswith("drum4, mine: no relative power known, counted as the exact multiplier's")
+    assert signs.startswith("drum4, mine: unsigned, so the sign of each product is handled beside the circuit, 0.05 pJ")
+    assert all(f"note: {note}" in found.table() for note in found.notes)
+    uniform = {point.assignment["hidden"]: point.energy_pj for point in found.confirmed if point.uniform}
+    assert uniform["mine"] == uniform["drum4"] > uniform["exact"] == found.exact.energy_pj
+    assert SearchResult.from_dict(found.to_dict()).notes == found.notes
+
+
 def test_the_model_given_is_left_alone_and_its_float_layers_stay(network, data):
     noisy = ax.convert(network, circuit("drum4"), calibration=data[0], overrides={"classes": None})
     before = [weight.copy() for weight in noisy.get_weights()], [layer.hardware for layer in hardware_layers(noisy)]

@@ -66,7 +66,7 @@ class SearchResult:
     rises: str = ""
     """Where the rises of single layers came from, in words."""
     notes: tuple[str, ...] = ()
-    """What else there is to know, in words."""
+    """What else there is to know, in words: which candidates' power is unknown and counted as the exact one's, say."""
     model: keras.Model | None = field(default=None, repr=False, compare=False)
     """The best on its hardware, from `convert`, trained where that was asked for."""
 

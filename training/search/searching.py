@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from axtrain.energy_estimate import circuits_in_words
 from axtrain.hardware import Hardware
 from axtrain.training.evaluation import accuracy, progress, sample_count
 from axtrain.training.search.assignments import Choices, calibration_data
@@ -155,7 +156,7 @@ def search(
         budget=budget,
         objective=objective,
         rises=words,
-        notes=tuple(notes),
+        notes=(*notes, *circuits_in_words([*choices.candidates.items(), ("the reference", choices.reference)])),
         model=trained if best is None or trained is not None else choices.converted(points[best].assignment),
     )
 

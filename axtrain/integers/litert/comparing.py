@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from axtrain.integers.comparing import Comparison, compared, other_decisions
 from axtrain.integers.network import IntegerNetwork
 from axtrain.integers.running import run
 
@@ -17,61 +18,17 @@ _BATCH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorComparison:
-    """One tensor in both.
+class LiteRTComparison(Comparison):
+    """A LiteRT file against the integer network that it was written from; see `Comparison`.
 
     Attributes:
-        layer: the Keras layer that it comes from.
-        tensor: its name.
-        codes: how many codes were compared.
-        differing: how many of them differ.
-        largest: the largest difference in code steps.
-    """
-
-    layer: str
-    tensor: str
-    codes: int
-    differing: int
-    largest: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiteRTComparison:
-    """A LiteRT file against the integer network that it was written from.
-
-    Attributes:
-        kernels: LiteRT's kernels that ran.
-        samples: how many inputs.
-        tensors: in the network's order; the output alone where LiteRT kept no others.
-        decisions: samples whose largest output stands at another place.
+        kernels: LiteRT's kernels that ran. With `"default"` the output alone was compared.
     """
 
     kernels: str
-    samples: int
-    tensors: tuple[TensorComparison, ...]
-    decisions: int
-
-    @property
-    def first(self) -> TensorComparison | None:
-        """The first tensor that differs, `None` where all are equal."""
-        return next((tensor for tensor in self.tensors if tensor.differing), None)
-
-    @property
-    def equal(self) -> bool:
-        """Whether every code is the same."""
-        return self.first is None
 
     def __str__(self) -> str:
-        codes = sum(tensor.codes for tensor in self.tensors)
-        told = f"LiteRT ({self.kernels} kernels) on {self.samples} samples: "
-        if self.first is None:
-            return told + f"all {codes} codes of {len(self.tensors)} tensors are equal"
-        first = self.first
-        return told + (
-            f"first difference in layer {first.layer!r} (tensor {first.tensor!r}): {first.differing} of {first.codes} "
-            f"codes, by up to {first.largest}; {self.tensors[-1].differing} of {self.tensors[-1].codes} output codes "
-            f"and {self.decisions} decisions differ"
-        )
+        return self._told(f"LiteRT ({self.kernels} kernels)")
 
 
 def compare_litert(
@@ -83,9 +40,10 @@ def compare_litert(
         network: what the file was written from.
         path: of the `.tflite` file.
         codes: int8 inputs (batch, *input shape), e.g. `network.quantised(x)`.
-        kernels: `"reference"`, LiteRT's plain C++, which ours equal code for code; `"builtin"`, its optimised ones;
-            or `"default"`, those and the XNNPACK delegate, which rounds differently. With `"default"` only the
-            output is compared, since a delegate keeps no tensors between.
+        kernels: `"reference"`, LiteRT's plain C++ (`OpResolverType.BUILTIN_REF`), which ours equal code for code;
+            `"builtin"`, its optimised ones (`BUILTIN_WITHOUT_DEFAULT_DELEGATES`); or `"default"`, what a plain
+            `Interpreter(path)` runs (`AUTO`), those and the XNNPACK delegate, which rounds differently. With
+            `"default"` only the output is compared, since a delegate keeps no tensors between.
 
     Raises:
         ValueError: unknown kernels, or a file that lacks a tensor of the network: written from another.
@@ -97,12 +55,11 @@ def compare_litert(
     made = {operation.output: operation.name for operation in network.operations}
     names = [network.output] if kernels == "default" else list(made)
     theirs = run_litert(path, codes, kernels=kernels, keep=names)
-    decisions = _decisions(ours[network.output]) != _decisions(theirs[network.output])
     return LiteRTComparison(
         kernels=kernels,
         samples=len(codes),
-        tensors=tuple(_compared(made[name], name, ours[name], theirs[name]) for name in names),
-        decisions=int(np.sum(decisions)),
+        tensors=tuple(compared(made[name], name, ours[name], theirs[name]) for name in names),
+        decisions=other_decisions(ours[network.output], theirs[network.output]),
     )
 
 
@@ -154,18 +111,3 @@ def _interpreter(path: str | os.PathLike[str], kernels: str) -> Any:
         experimental_op_resolver_type=resolvers[kernels],
         experimental_preserve_all_tensors=kernels != "default",
     )
-
-
-def _compared(layer: str, name: str, ours: np.ndarray, theirs: np.ndarray) -> TensorComparison:
-    difference = np.abs(ours.astype(np.int64) - theirs)
-    return TensorComparison(
-        layer=layer,
-        tensor=name,
-        codes=ours.size,
-        differing=int(np.count_nonzero(difference)),
-        largest=int(difference.max(initial=0)),
-    )
-
-
-def _decisions(codes: np.ndarray) -> np.ndarray:
-    return codes.reshape(len(codes), -1).argmax(-1)

@@ -48,6 +48,9 @@ def litert_library() -> Any:
 def write_litert(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
     """Writes the network as a `.tflite` file, whole or not at all.
 
+    LiteRT's reference kernels (`OpResolverType.BUILTIN_REF`, no delegate) give the network's codes; a plain
+    `Interpreter(path)` runs the XNNPACK delegate, which rounds differently. `axtrain.compare_litert` measures either.
+
     Args:
         network: of exact multipliers.
         path: of the file.

@@ -2,6 +2,10 @@
 
 Images lie in ONNX's order, channels first, from the first operation to the last; codes are transposed where an
 operation needs the channels last.
+
+Codes and weights are stored as uint8, `SHIFT` above the network's int8, and so are zero points: the same numbers. A
+runtime on x86 turns int8 activations into uint8 itself; the kernels that it has for those with int8 weights add pairs
+of products within 16 bits where the CPU has no VNNI, and saturate. Those for uint8 with uint8 do not, on any CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import numpy as np
 from axtrain.integers.network import IntegerNetwork, Operation, Tensor
 
 FIRST, LAST = [0, 3, 1, 2], [0, 2, 3, 1]  # channels first from last, and back
+SHIFT = 128  # of a stored code above the network's
 
 
 class OnnxGraph:
@@ -92,12 +97,17 @@ class OnnxGraph:
         return self._dequantised(f"{tensor.name}/real/channels_last", self.channels_last(tensor), tensor)
 
     def weights(self, name: str, codes: np.ndarray, scale: np.ndarray, axis: int) -> str:
-        """Dequantised constant codes, int8 or int32, with a scale for each entry along an axis."""
-        scales = np.asarray(scale, np.float32)
-        inputs = [self.constant(f"{name}/codes", codes), self.constant(f"{name}/scale", scales)]
-        if codes.dtype == np.int8:
-            inputs.append(self.constant(f"{name}/zero_point", np.zeros(scales.shape, np.int8)))
+        """Dequantised constant codes, int8 (stored as uint8) or int32, with a scale for each entry along an axis."""
+        scales, narrow = np.asarray(scale, np.float32), codes.dtype == np.int8
+        inputs = [self.constant(f"{name}/codes", stored(codes) if narrow else codes)]
+        inputs.append(self.constant(f"{name}/scale", scales))
+        if narrow:
+            inputs.append(self.constant(f"{name}/zero_point", stored(np.zeros(scales.shape, np.int8))))
         return self.node("DequantizeLinear", inputs, name, axis=axis)
+
+    def zero_point(self, tensor: Tensor) -> str:
+        """The stored code that is the real value 0."""
+        return self.constant(f"{tensor.name}/zero_point", stored(np.asarray(tensor.zero_point)))
 
     def _quantised(self, real: str, tensor: Tensor, output: str) -> str:
         return self.node("QuantizeLinear", [real, *self._scale(tensor)], output)
@@ -110,7 +120,7 @@ class OnnxGraph:
 
     def _scale(self, tensor: Tensor) -> list[str]:
         scale = self.constant(f"{tensor.name}/scale", np.asarray(tensor.scale, np.float32))
-        return [scale, self.constant(f"{tensor.name}/zero_point", np.asarray(tensor.zero_point, np.int8))]
+        return [scale, self.zero_point(tensor)]
 
     def _value(self, name: str, tensor: Tensor) -> Any:
         shape = ["batch", *tensor.shape]
@@ -125,3 +135,8 @@ def is_image(tensor: Tensor) -> bool:
 def codes_name(tensor: Tensor) -> str:
     """What the graph calls a tensor's codes."""
     return f"{tensor.name}/codes"
+
+
+def stored(codes: np.ndarray) -> np.ndarray:
+    """The uint8 that stand in the file for int8 codes."""
+    return (codes.astype(np.int16) + SHIFT).astype(np.uint8)

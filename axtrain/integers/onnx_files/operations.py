@@ -47,8 +47,7 @@ def add_operation(graph: OnnxGraph, operation: Operation) -> None:
     elif isinstance(operation, Pad):
         top, bottom, left, right = operation.padding
         pads = graph.constant(f"{target.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
-        zero = graph.constant(f"{source.name}/zero_point", np.asarray(source.zero_point, np.int8))
-        graph.node("Pad", [codes_name(source), pads, zero], codes_name(target))
+        graph.node("Pad", [codes_name(source), pads, graph.zero_point(source)], codes_name(target))
     else:
         raise TypeError(f"No ONNX is known for this operation. Received: {type(operation).__name__}")
 

@@ -14,6 +14,11 @@ from axtrain.noise_models.files import whole_file
 
 OPSET = 17
 _IR_VERSION = 8  # of the release that brought opset 17, so that runtimes since then read the file
+_PROMISE = (
+    "Codes and weights are uint8, 128 above the int8 codes of the integer network, so that sums are exact in ONNX "
+    "Runtime's default session on the CPU provider, on x86 with and without VNNI: each layer differs from the integer "
+    "network by at most 1 code from equal inputs."
+)
 
 
 def write(model: Any, network: IntegerNetwork, folder: str | os.PathLike[str]) -> None:
@@ -24,10 +29,14 @@ def write(model: Any, network: IntegerNetwork, folder: str | os.PathLike[str]) -
 def write_onnx(network: IntegerNetwork, path: str | os.PathLike[str]) -> Path:
     """Writes a network as ONNX (opset 17), which any runtime with QuantizeLinear reads.
 
-    Weights are int8 with a scale for each output channel, biases int32; every tensor between two operations is
-    quantised with the network's own scale and zero point. The graph's input and output are real numbers (float32,
-    batch first, images in the order height, width, channels) named `input` and `output`. The codes of a tensor are
-    `NAME/codes`, of an image with the channels first.
+    Weights have a scale for each output channel, biases are int32; every tensor between two operations is quantised
+    with the network's own scale and zero point. The graph's input and output are real numbers (float32, batch first,
+    images in the order height, width, channels) named `input` and `output`. The codes of a tensor are `NAME/codes`, of
+    an image with the channels first.
+
+    Codes, weights and zero points are uint8, 128 above the network's int8: with int8 weights ONNX Runtime's sums
+    saturate at 16 bits on x86 without VNNI (its option `session.x64quantprecision`), with uint8 they are exact on
+    every CPU. So no session needs an option; the file's description says so. `axtrain.compare_onnx` measures it.
 
     The format asks for float arithmetic between the codes, rounded half to even, where the integer network rounds
     its sums twice, so codes differ: for the same input codes each layer's by at most 1 (while float32 sums err by
@@ -66,25 +75,31 @@ def write_onnx(network: IntegerNetwork, path: str | os.PathLike[str]) -> Path:
                 "ONNX multiplies exactly; export the C or the integers of a network on approximate multipliers. "
                 f"Received: layer {operation.name!r} on {circuit}"
             )
-    onnx = _onnx()
+    onnx = onnx_package()
     graph = OnnxGraph(network, onnx)
     graph.begin()
     for operation in network.operations:
         add_operation(graph, operation)
     graph.end()
-    model = onnx.helper.make_model(
+    written = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, network.name or "network", graph.inputs, graph.outputs, graph.constants),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         producer_name="axtrain",
         ir_version=_IR_VERSION,
+        doc_string=_PROMISE,
     )
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(written, full_check=True)
     with whole_file(path) as temporary:
-        onnx.save_model(model, temporary)
+        onnx.save_model(written, temporary)
     return Path(path)
 
 
-def _onnx() -> Any:
+def onnx_package() -> Any:
+    """The package onnx.
+
+    Raises:
+        ImportError: not installed.
+    """
     try:
         return importlib.import_module("onnx")
     except ImportError as error:

@@ -220,7 +220,9 @@ class CodedModel(TrainingModel):
         """
         name = variable.path.replace("/", "_")
         alike = [own for own in self.optimizer._trainable_variables if own.path.replace("/", "_") == name]
-        place = next(index for index, own in enumerate(alike) if own is variable)
+        place = next((index for index, own in enumerate(alike) if own is variable), None)
+        if place is None:  # the optimizer is not built yet
+            return []
         kinds: dict[str, list] = {}
         for slot in self.optimizer.variables:
             if f"/{name}_" in slot.path:

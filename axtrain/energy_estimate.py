@@ -285,7 +285,7 @@ def circuits_in_words(machines: Iterable[tuple[str, Hardware]]) -> list[str]:
             "axtrain.Multiplier to change that"
         )
     return lines + [
-        f"{', '.join(names)}: unsigned, so the sign of each product is handled beside the circuit, {pj:g} pJ "
+        f"{', '.join(names)}: unsigned, so the sign of each product is handled beside the circuit, {pj:.3g} pJ "
         "(EnergyModel's sign_pj_per_bit, illustrative)"
         for pj, names in signs.items()
     ]

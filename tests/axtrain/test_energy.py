@@ -12,7 +12,7 @@ from axtrain.layers.counts import Count, count
 from axtrain.model_walk import calls
 
 LAYERS, MEMORIES = keras.layers, ax.memories
-MULTIPLY, SIGN, ADD, BIT = 0.2, 0.05, 0.1, 10 / 64  # pJ: 8-bit product, its sign, 32-bit sum, a bit on chip
+MULTIPLY, SIGN, ADD, BIT = 0.2, 0.05 / 3, 0.1, 10 / 64  # pJ: 8-bit product, its sign, 32-bit sum, a bit on chip
 PARTS = ("multiplications", "additions", "weights", "activations", "biases", "leakage")
 NO_LEAK = ax.EnergyModel(leakage_share=0)
 
@@ -448,7 +448,7 @@ def test_constants_out_of_their_range():
 
 SAID = {
     "no relative power known": ax.Hardware(multiplier=ax.multipliers.get("roba")),
-    "d: unsigned, so the sign of each product is handled beside the circuit, 0.05 pJ": ax.Hardware(
+    "d: unsigned, so the sign of each product is handled beside the circuit, 0.0167 pJ": ax.Hardware(
         multiplier=powered(0.4)
     ),
     "reads of each weight per inference: 1, of": ax.Hardware(),

@@ -227,7 +227,9 @@ def test_what_is_not_known_of_circuits_is_said(network, data):
     found = quiet(network, *data, candidates=candidates, confirm=2, measure=False)
     unknown, signs = found.notes
     assert unknown.startswith("drum4, mine: no relative power known, counted as the exact multiplier's")
-    assert signs.startswith("drum4, mine: unsigned, so the sign of each product is handled beside the circuit, 0.05 pJ")
+    assert signs.startswith(
+        "drum4, mine: unsigned, so the sign of each product is handled beside the circuit, 0.0167 pJ"
+    )
     assert all(f"note: {note}" in found.table() for note in found.notes)
     uniform = {point.assignment["hidden"]: point.energy_pj for point in found.confirmed if point.uniform}
     assert uniform["mine"] == uniform["drum4"] > uniform["exact"] == found.exact.energy_pj

@@ -346,7 +346,7 @@ class TestFolder:
     def test_files_that_are_none(self, on_sram, data, tmp_path):
         self.run(on_sram, data, tmp_path, voltages=(0.7,), chips=1)
         (tmp_path / "voltage_0.7.json").write_text('{"12": 0.')
-        with pytest.raises(ValueError, match=r"voltage_0\.7\.json is not a file of kept figures; remove it"):
+        with pytest.raises(ValueError, match=r"voltage_0\.7\.json cannot be read as a file of kept figures; remove it"):
             self.run(on_sram, data, tmp_path)
 
     @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def calibration_samples(model: keras.Model, calibration: Any) -> Any:
         samples = _gathered(model, calibration)
     else:
         samples = keras.tree.map_structure(_as_array, _inputs_of(model, calibration))
+    if isinstance(samples, (list, tuple)) and len(samples) == 1:
+        samples = samples[0]  # Keras warns of a structure that is not the model's
     arrays = keras.tree.flatten(samples)
     lengths = {len(array) for array in arrays}
     if len(arrays) != len(model.inputs) or len(lengths) > 1:

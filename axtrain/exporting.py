@@ -177,12 +177,11 @@ def check_target(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        listed = {MANIFEST, *read_manifest(folder)["files"]}
+        others = unlisted_files(folder, read_manifest(folder))
     except (ValueError, OSError) as error:
         raise FileExistsError(
             f"Not overwriting something that is no export; choose another folder. Received: {folder} ({error})"
         ) from error
-    others = sorted(set(_files(folder)) - listed)
     if others:
         raise FileExistsError(
             "Not overwriting an export beside files that its manifest does not list; move them away, or choose another "
@@ -190,6 +189,11 @@ def check_target(folder: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise FileExistsError(f"An export is there already; give overwrite=True to replace it. Received: {folder}")
+
+
+def unlisted_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """What lies in an exported folder and is none of its files."""
+    return sorted(set(_files(folder)) - {MANIFEST, *manifest["files"]})
 
 
 def _files(folder: Path) -> list[str]:

@@ -84,10 +84,10 @@ def test_what_is_no_calibration_data(given, message):
 
 def test_ranges_are_those_of_the_arrays_whatever_holds_them():
     found = []
-    for given in (X, tf.data.Dataset.from_tensor_slices((X, Y)).batch(7)):
+    for given in (X, ([row[None]] for row in X), tf.data.Dataset.from_tensor_slices((X, Y)).batch(7)):
         state = ax.convert(dense(), ax.Hardware(), given).layers[0].products[0].state
         found.append((float(state.low), float(state.high)))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     network = ax.integer_network(dense(), (batch for batch in [X]))
     assert network.run(network.quantised(X)).shape == (50, 3)
 

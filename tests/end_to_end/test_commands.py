@@ -296,4 +296,7 @@ def test_no_command_replaces_an_input_or_what_another_wrote(files):
     fine("export", "noisy.keras", "deploy")
     within = refused("export", "deploy/model.keras", "deploy", "--overwrite")
     assert "would replace a file that it reads" in within
+    (files / "deploy" / "notes.txt").write_text("mine")
+    assert "1 in the folder are none of them: notes.txt" in fine("verify", "deploy")
+    assert "move them away" in refused("export", "noisy.keras", "deploy", "--overwrite")
     assert {path: path.read_bytes() for path in kept} == kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from axtrain.exporting import Export, check_target, export, read_export
+from axtrain.exporting import Export, check_target, export, read_export, unlisted_files
 from axtrain.integers.formats import WITHOUT_NETWORK
 from axtrain.loading import load_model
 from axtrain.training.data_files import check_samples, load_split
@@ -49,6 +49,9 @@ def verify_export(folder: Path, data: Path | None, scale: float) -> str:
     """
     exported = read_export(folder)
     said = f"{len(exported.manifest['files'])} files are as they were exported"
+    others = unlisted_files(folder, exported.manifest)
+    if others:
+        said += f" ({len(others)} in the folder are none of them: {', '.join(others[:5])})"
     if data is None:
         return said
     network, (x, y), stated = exported.model(), load_split(data, "test", scale), exported.manifest["accuracy"]

@@ -478,7 +478,8 @@ def sequences(described, engine):
     ("engine", "compile_arguments", "policy"),
     [
         ("low_rank", {"run_eagerly": True}, "float32"),
-        ("low_rank", {"jit_compile": True}, "mixed_bfloat16"),
+        # Slow: layers of one product train under XLA, too, and these in a graph.
+        pytest.param("low_rank", {"jit_compile": True}, "mixed_bfloat16", marks=pytest.mark.slow),
         ("gather", {"jit_compile": False}, "float32"),
     ],
 )

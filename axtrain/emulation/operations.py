@@ -133,7 +133,7 @@ def _conv_arguments(a_codes, b_codes, multiplier, strides, padding, dilation_rat
     if padding not in ("valid", "same"):
         raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
     if padding == "same":
-        zero_point = _checked("zero_point", np.asarray(zero_point, np.int32), multiplier, multiplier.activation_bits)
+        zero_point = _checked("zero_point", zero_point, multiplier, multiplier.activation_bits)
         pads = same_pads(ops.shape(a_codes)[1:-1], b_codes.shape[:2], strides, dilation_rate)
         a_codes = padded(a_codes, pads, zero_point)
     return a_codes, b_codes, (strides, dilation_rate)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from axtrain.finite import check_finite
 from axtrain.noise_models import picture_style as style
 from axtrain.quantisers import quantise_weights
 
@@ -116,9 +117,9 @@ class CodePenalty(keras.regularizers.Regularizer):
             int64, (weight codes,).
 
         Raises:
-            ValueError: as for a call.
+            ValueError: as for a call, and weights that are not finite.
         """
-        weights = np.asarray(ops.convert_to_numpy(weights), np.float32)
+        weights = np.asarray(check_finite("`weights`", weights), np.float32)
         held = quantise_weights(weights, self.bits, self._summed_axes(weights.ndim))
         limit = (1 << (self.bits - 1)) - 1
         return np.bincount(ops.convert_to_numpy(held.codes).astype(np.int64).ravel() + limit, minlength=2 * limit + 1)

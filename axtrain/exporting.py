@@ -16,6 +16,7 @@ from keras import ops
 
 from axtrain import __version__
 from axtrain.controls import hardware_layers
+from axtrain.finite import check_finite_weights
 from axtrain.integers.formats import check_formats, write_formats
 from axtrain.model_walk import labels
 from axtrain.noise_models.files import whole_folder
@@ -92,7 +93,8 @@ def export(
 
     Raises:
         ValueError: no hardware layer in the model, one without an activation range yet, or two of one name in the
-            same model; an unknown format, or a model that cannot be written in it.
+            same model; a weight, range or accuracy that is not finite; an unknown format, or a model that cannot be
+            written in it.
         ImportError: a format whose extra is not installed.
         FileExistsError: the folder holds something else than files of an earlier export, or `overwrite` is False.
     """
@@ -106,6 +108,12 @@ def export(
                 "A layer that has seen neither calibration data nor a training step has no activation range to "
                 f"export; convert with calibration=... or train first. Received: layer {layer.name!r}"
             )
+    check_finite_weights(model)
+    accuracy = accuracy.to_dict() if hasattr(accuracy, "to_dict") else accuracy
+    try:
+        json.dumps(accuracy, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"`accuracy` must hold finite numbers alone. Received: accuracy={accuracy!r}") from error
     folder = Path(folder).absolute()
     check_target(folder, overwrite)
     with whole_folder(folder) as temporary:
@@ -231,7 +239,7 @@ def _write(model, layers, folder: Path, accuracy, formats) -> None:
         ],
         "formats": list(formats),
         "files": {name: _sha256(folder / name) for name in _files(folder)},
-        "accuracy": accuracy.to_dict() if hasattr(accuracy, "to_dict") else accuracy,
+        "accuracy": accuracy,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 

@@ -14,6 +14,9 @@ from keras import ops
 
 from axtrain.emulation.native.engine import native_obstacle
 
+# A largest value so many times the usual one, and above so many, leaves the usual ones no code but that of 0; a
+# probability near 1 beside others near 0 does not count, since those may well be 0.
+_BEYOND = 1 << 20
 _FEW = 1 << 16  # weights: calling Python for their scales costs more than TensorFlow's own passes over so many
 
 
@@ -215,7 +218,25 @@ def calibrated_range(samples: np.ndarray, *, method: str, percentile: float, sym
         symmetric: whether the quantiser is symmetric about 0.
 
     Raises:
-        ValueError: no samples, or samples that are not finite.
+        ValueError: no samples, samples that are not finite, or so far apart that the usual ones would all be code 0.
+    """
+    low, high = _range_of(finite_samples(samples), method, percentile, symmetric)
+    sizes = np.abs(np.asarray(samples))
+    usual, largest = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0, max(abs(low), abs(high))
+    if largest > _BEYOND * max(usual, 1.0):
+        raise ValueError(
+            "A range up to the largest value would make 0 of the usual ones. Remove the samples with outliers, bring "
+            "the inputs to one scale, or give the range by activation_ranges. "
+            f"Received: values up to {largest:.3g}, half of those that are not 0 below {usual:.3g}"
+        )
+    return low, high
+
+
+def finite_samples(samples: Any) -> np.ndarray:
+    """Samples as an array.
+
+    Raises:
+        ValueError: none, or some that are not finite.
     """
     samples = np.asarray(samples)
     if samples.size == 0 or not np.isfinite(samples).all():
@@ -224,6 +245,10 @@ def calibrated_range(samples: np.ndarray, *, method: str, percentile: float, sym
             "A range needs finite calibration values; look for NaN or infinity in the calibration data. "
             f"Received: {samples.size} values, {bad} of them not finite"
         )
+    return samples
+
+
+def _range_of(samples: np.ndarray, method: str, percentile: float, symmetric: bool) -> tuple[float, float]:
     if method != "percentile":
         return float(samples.min()), float(samples.max())
     if symmetric:

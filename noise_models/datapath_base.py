@@ -61,7 +61,7 @@ class Datapath(Description):
         from .fused import fused
         from .random_numbers import seed_words
 
-        if isinstance(strength, (int, float)):
+        if isinstance(strength, (int, float, np.number)):
             check_number("strength", strength, 0, 1, "a number in [0, 1]")
         self._check_squares(squares)
         accumulators = ops.cast(accumulators, "int32")

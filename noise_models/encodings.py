@@ -40,6 +40,58 @@ def check_word(bits: int, encoding: str) -> None:
         raise ValueError(f"`encoding` must be one of {', '.join(ENCODINGS)}. Received: encoding={encoding!r}")
 
 
+def whole_codes(name: str, codes: Any, low: int = -(2**31), high: int = 2**31 - 1, of: str = "") -> Any:
+    """Codes as an int32 tensor; NaN, infinity and fractions would be cast to codes that mean nothing.
+
+    Args:
+        name: what the error calls them.
+        codes: Tensor or array, of an integer dtype or of floats that hold integers.
+        low, high: Smallest and largest that is allowed.
+        of: what has this range, as the error says it.
+
+    Raises:
+        ValueError: NaN, infinity, a fraction, or a code outside. In a graph of TensorFlow's, where values are not known
+            yet, its `InvalidArgumentError` when it runs; XLA leaves that out.
+    """
+    import keras
+    from keras import ops
+
+    dtype = keras.backend.standardize_dtype(getattr(codes, "dtype", None) or np.asarray(codes).dtype)
+    narrow = dtype in ("bool", "int8", "uint8", "int16", "uint16", "int32")
+    if narrow and (low, high) == (-(2**31), 2**31 - 1):
+        return ops.cast(codes, "int32")
+    try:
+        array = np.asarray(codes)
+    except (NotImplementedError, TypeError, ValueError):  # a graph's tensor has no values yet
+        return _whole_in_graph(name, codes, low, high, "int64" if "int" in dtype or dtype == "bool" else "float64")
+    if array.dtype.kind not in "biu" and not (np.isfinite(array) & (array == np.rint(array))).all():
+        raise ValueError(
+            f"`{name}` must hold integer codes; quantise first, of finite values. Received: {dtype} values with NaN, "
+            "infinity or fractions among them"
+        )
+    if array.size and (int(array.min()) < low or int(array.max()) > high):
+        raise ValueError(
+            f"`{name}` must lie in {low} .. {high}{of}. Received: values from {array.min()} to {array.max()}"
+        )
+    return ops.cast(codes, "int32")
+
+
+def _whole_in_graph(name: str, codes: Any, low: int, high: int, wide: str) -> Any:
+    import keras
+    from keras import ops
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.is_tensor(codes):
+            values = tf.cast(codes, wide)
+            sound = (values >= low) & (values <= high) & (tf.round(values) == values)
+            told = [f"`{name}` must hold integer codes from {low} to {high}. Received: others among", codes]
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(sound), told)]):
+                return tf.cast(codes, "int32")
+    return ops.cast(codes, "int32")
+
+
 def code_range(bits: int, encoding: str) -> tuple[int, int]:
     """Smallest and largest code that `encoding` represents in `bits` bits.
 
@@ -72,12 +124,12 @@ def encode(codes: Any, bits: int, encoding: str) -> Any:
         int32 tensor of the same shape, each in `0 .. 2^bits - 1`.
 
     Raises:
-        ValueError: for `bits` outside 2..16 or an unknown encoding.
+        ValueError: for `bits` outside 2..16, an unknown encoding, or codes that are no integers.
     """
     from keras import ops
 
     check_word(bits, encoding)
-    codes = ops.cast(codes, "int32")
+    codes = whole_codes("codes", codes)
     half = 2 ** (bits - 1)
     if encoding == "sign_magnitude":
         magnitude = ops.minimum(ops.abs(codes), half - 1)
@@ -101,12 +153,12 @@ def decode(words: Any, bits: int, encoding: str) -> Any:
         int32 tensor of the same shape.
 
     Raises:
-        ValueError: for `bits` outside 2..16 or an unknown encoding.
+        ValueError: for `bits` outside 2..16, an unknown encoding, or words that are no integers.
     """
     from keras import ops
 
     check_word(bits, encoding)
-    words = ops.cast(words, "int32")
+    words = whole_codes("words", words)
     half = 2 ** (bits - 1)
     if encoding == "sign_magnitude":
         magnitude = ops.bitwise_and(words, half - 1)

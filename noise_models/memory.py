@@ -13,7 +13,7 @@ import numpy as np
 
 from .curves import curve_from_dict
 from .description import Description
-from .encodings import ENCODINGS, check_word, decode, encode, stored_bits
+from .encodings import ENCODINGS, check_word, decode, encode, stored_bits, whole_codes
 from .faults import Clustering, faulty_cells, flip, stuck
 from .fused import fused
 from .protections import Protection, protection_from_dict
@@ -113,15 +113,15 @@ class Memory(Description):
             int32 tensor of the codes' shape.
 
         Raises:
-            ValueError: for a bad word length, or a strength outside [0, 1].
+            ValueError: for a bad word length, codes that are no integers, or a strength outside [0, 1].
         """
         from keras import ops
 
         from .random_numbers import seed_words
 
         check_word(bits, self.encoding)
-        codes = ops.cast(codes, "int32")
-        if isinstance(strength, (int, float)):
+        codes = whole_codes("codes", codes)
+        if isinstance(strength, (int, float, np.number)):
             if not 0.0 <= strength <= 1.0:
                 raise ValueError(f"`strength` must be in [0, 1]. Received: strength={strength!r}")
             if strength == 0.0:

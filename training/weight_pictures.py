@@ -10,6 +10,7 @@ from keras import ops
 from matplotlib.figure import Figure
 
 from axtrain.controls import hardware_layers
+from axtrain.finite import check_finite
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.playing import HardwareProduct
 from axtrain.model_walk import all_layers, labels
@@ -112,7 +113,7 @@ def _counts(products: list[HardwareProduct], kernels: Iterable) -> np.ndarray:
     table = hardware.code_table
     total = np.zeros(table.products.shape[1], np.int64)
     for product, kernel in zip(products, kernels, strict=True):
-        kernel = ops.convert_to_tensor(kernel)
+        kernel = ops.convert_to_tensor(check_finite(f"product {product.state.name!r}", kernel))
         held = hardware.weight_codes(kernel, product.geometry.summed_axes(len(kernel.shape)))
         codes = ops.convert_to_numpy(held.codes).astype(np.int64).ravel()
         total += np.bincount(codes - table.weight_low, minlength=len(total))

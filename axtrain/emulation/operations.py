@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import numpy as np
 from keras import ops
 
 from axtrain.emulation.code_table import CodeTable
 from axtrain.emulation.geometry import padded, same_pads
 from axtrain.emulation.selection import engine_for
+from axtrain.noise_models.encodings import whole_codes
 from axtrain.noise_models.multiplier import Multiplier
 
 
@@ -134,26 +133,16 @@ def _conv_arguments(a_codes, b_codes, multiplier, strides, padding, dilation_rat
     if padding not in ("valid", "same"):
         raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}")
     if padding == "same":
-        zero_point = _checked("zero_point", np.asarray(zero_point, np.int32), multiplier, multiplier.activation_bits)
+        zero_point = _checked("zero_point", zero_point, multiplier, multiplier.activation_bits)
         pads = same_pads(ops.shape(a_codes)[1:-1], b_codes.shape[:2], strides, dilation_rate)
         a_codes = padded(a_codes, pads, zero_point)
     return a_codes, b_codes, (strides, dilation_rate)
 
 
 def _checked(name, codes, multiplier, bits):
-    """int32 codes by value; what can be seen now (not inside a graph) is checked against the range."""
-    with suppress(NotImplementedError, TypeError, ValueError):  # a graph's tensor has no values yet
-        codes = np.asarray(codes)
-    if isinstance(codes, np.ndarray):
-        if not np.issubdtype(codes.dtype, np.integer) and not np.array_equal(codes, np.round(codes)):
-            raise ValueError(f"`{name}` must hold integer codes. Received: {codes.dtype} values")
-        low = -(1 << (bits - 1)) if multiplier.signed else 0
-        if codes.size and (codes.min() < low or codes.max() >= 1 << bits):
-            raise ValueError(
-                f"`{name}` must lie in {low} .. {(1 << bits) - 1}, the {bits}-bit operand of {multiplier.name!r}. "
-                f"Received: values from {codes.min()} to {codes.max()}"
-            )
-    codes = ops.cast(codes, "int32")
+    """int32 codes by value, inside the operand's range."""
+    low = -(1 << (bits - 1)) if multiplier.signed else 0
+    codes = whole_codes(name, codes, low, (1 << bits) - 1, f", the {bits}-bit operand of {multiplier.name!r}")
     if multiplier.signed:  # raw bytes of the upper half are the negative values
         codes = codes - ops.where(codes >= 1 << (bits - 1), 1 << bits, 0)
     return codes

@@ -47,6 +47,21 @@ class Tensor:
         """float32 values of codes."""
         return (codes.astype(np.float32) - self.zero_point) * np.float32(self.scale)
 
+    def codes(self, real: Any) -> np.ndarray:
+        """int8 codes of real values, ``clip(round(real / scale) + zero_point, -128, 127)``.
+
+        Raises:
+            ValueError: values that are not finite, for which no code stands.
+        """
+        real = np.asarray(real, np.float32)
+        bad = real.size - np.count_nonzero(np.isfinite(real))
+        if bad:
+            raise ValueError(
+                f"Values of tensor {self.name!r} must be finite: no int8 code stands for NaN or infinity. Remove those "
+                f"samples. Received: {bad} of {real.size} values NaN or infinite"
+            )
+        return np.clip(np.round(real / np.float32(self.scale)) + self.zero_point, -128, 127).astype(np.int8)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operation:
@@ -198,10 +213,12 @@ class IntegerNetwork:
     output: str
 
     def quantised(self, x: np.ndarray) -> np.ndarray:
-        """int8 codes of real inputs of shape (batch, *input shape)."""
-        tensor = self.tensors[self.input]
-        codes = np.round(np.asarray(x, np.float32) / np.float32(tensor.scale)) + tensor.zero_point
-        return np.clip(codes, -128, 127).astype(np.int8)
+        """int8 codes of real inputs of shape (batch, *input shape).
+
+        Raises:
+            ValueError: inputs that are not finite, for which no code stands.
+        """
+        return self.tensors[self.input].codes(x)
 
     def real(self, codes: np.ndarray) -> np.ndarray:
         """float32 values of output codes."""

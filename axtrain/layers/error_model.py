@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from axtrain.emulation.geometry import terms
+from axtrain.finite import check_finite
 from axtrain.layers import noise, residual
 from axtrain.layers.statistics import ErrorStatistics, fit_statistics, histogram
 from axtrain.layers.windows import Windows, WindowSamples, cut_windows
@@ -179,9 +180,13 @@ class FittedState(keras.layers.Layer):
             geometry: of the product.
             kernel: the weights.
             shape: `"none"`, `"normal"` or `"mixture"`, whichever is drawn.
+
+        Raises:
+            ValueError: weights that are not finite.
         """
         if self.windows is None or kernel is None or not self.is_fitted:
             return None
+        check_finite(f"product {name or self.name!r}", kernel)
         levels = ops.convert_to_numpy(self.residual_levels)
         mixture = None if np.array_equal(levels, noise.normal_levels()) else levels
         shape = "normal" if shape == "mixture" and mixture is None else shape

@@ -19,6 +19,7 @@ from axtrain.quantisers import (
     Quantiser,
     affine_parameters,
     calibrated_range,
+    finite_samples,
     quantise_weights,
     straight_through,
     symmetric_scale,
@@ -89,10 +90,15 @@ class HardwareState(FittedState):
         if not training:
             return ops.where(seen, self.low.value, batch_low), ops.where(seen, self.high.value, batch_high)
         kept = ops.where(seen, momentum, 0.0)
-        self.low.assign(kept * self.low.value + (1 - kept) * batch_low)
-        self.high.assign(kept * self.high.value + (1 - kept) * batch_high)
-        self.seen.assign(ops.full((), _SEEN))
-        return self.low.value, self.high.value
+        low = kept * self.low.value + (1 - kept) * batch_low
+        high = kept * self.high.value + (1 - kept) * batch_high
+        # One bad sample would make of the range what no later batch could mend; its own sums are NaN all the same.
+        moves = ops.isfinite(high - low)
+        self.low.assign(ops.where(moves, low, self.low.value))
+        self.high.assign(ops.where(moves, high, self.high.value))
+        self.seen.assign(ops.where(moves, _SEEN, self.seen.value))
+        known = ops.logical_or(moves, seen)
+        return ops.where(known, self.low.value, low), ops.where(known, self.high.value, high)
 
     def read_weights(self, kernel, axes: tuple[int, ...], training: bool) -> Codes:
         """Weight codes as the memory returns them; the gradient passes to the clean kernel.
@@ -155,6 +161,7 @@ class HardwareState(FittedState):
         changing = self.noise if part == _ACTIVATIONS else self.stream
         seed = (self.chip_seed if of_chip else changing).next()
         words = ops.cast(seed, "uint32") + ops.convert_to_tensor(np.array([0, part], np.uint32))
+        codes = ops.cast(codes, "int32")  # a quantiser's, so whole: they need no look at each
         read = memory.read(codes, bits, words, strength=self.noise_strength.value, **options)
         return ops.cast(read, "float32")
 
@@ -170,15 +177,17 @@ class HardwareState(FittedState):
             bounds: a range that is known; `None` takes it from the samples.
 
         Raises:
-            ValueError: samples or a kernel that are not finite.
+            ValueError: samples or a kernel that are not finite, or samples with outliers (`calibrated_range`).
         """
         if not np.isfinite(ops.convert_to_numpy(kernel)).all():
             raise ValueError("Its kernel is not finite; load or train the weights again. Received: NaN or infinity")
         quantisation = self.hardware.quantisation
         method = "minmax" if quantisation.activation_range == "moving_average" else quantisation.activation_range
         symmetric = self.hardware.activations == "symmetric"
-        low, high = calibrated_range(samples, method=method, percentile=quantisation.percentile, symmetric=symmetric)
-        self.set_range(*(bounds or (low, high)))
+        samples = finite_samples(samples)
+        if bounds is None:
+            bounds = calibrated_range(samples, method=method, percentile=quantisation.percentile, symmetric=symmetric)
+        self.set_range(*bounds)
         activations = self.quantise_activations(ops.convert_to_tensor(samples), training=False)
         weights = self.hardware.weight_codes(ops.convert_to_tensor(kernel), axes)
         self._keep_distributions(ops.convert_to_numpy(activations.codes), ops.convert_to_numpy(weights.codes))

@@ -85,6 +85,16 @@ def test_weights_before_and_after_on_the_errors(network, on_drum, tmp_path):
     drawn(figure, tmp_path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_have_no_picture(value, network, on_drum):
+    layer = on_drum.get_layer("hidden")
+    held = np.array(layer.kernel)
+    layer.kernel.assign(np.where(np.arange(held.size).reshape(held.shape) == 1, value, held))
+    with pytest.raises(ValueError, match="must be finite.*Received: 1 of"):
+        ax.plots.weights_figure(network, on_drum, "hidden")
+    layer.kernel.assign(held)
+
+
 def test_weights_alone_are_those_of_the_largest_layer(on_drum, tmp_path):
     figure = ax.plots.weights_figure(None, on_drum)
     assert figure.axes[0].get_xlabel() == "weight code of hidden"

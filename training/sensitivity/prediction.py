@@ -29,6 +29,7 @@ from keras import ops
 
 from axtrain.cloning import keras_weights
 from axtrain.controls import hardware_layers
+from axtrain.finite import check_finite
 from axtrain.hardware import Hardware
 from axtrain.layers.playing import HardwareProduct
 from axtrain.model_walk import all_layers, labels
@@ -64,11 +65,12 @@ def disturbance(product: HardwareProduct, hardware: Hardware, reached: bool) -> 
             the origin, ``delta(b) = E[E (a - z)] / E[(a - z)^2]``, and what it leaves all counts as scatter.
 
     Raises:
-        ValueError: a memory without a closed form.
+        ValueError: a memory without a closed form, or weights that are not finite.
     """
     state, table = product.state, hardware.code_table
     axes = product.geometry.summed_axes(len(product.kernel.shape))
-    held = hardware.weight_codes(ops.convert_to_tensor(product.kernel), axes)
+    kernel = check_finite(f"product {state.name!r}", product.kernel)
+    held = hardware.weight_codes(ops.convert_to_tensor(kernel), axes)
     codes, step = (ops.convert_to_numpy(found).astype(np.float64) for found in (held.codes, held.scale))
     place = codes.astype(int) - table.weight_low
     share, offset = activation_distribution(state)

@@ -70,7 +70,10 @@ class Assembly:
             "pad": self._pad,
         }
         for step in self.steps:
-            rules[step.kind](step)
+            try:
+                rules[step.kind](step)
+            except ValueError as error:
+                raise ValueError(f"Layer {step.name!r} has no integer form. {error}") from error
         return IntegerNetwork(
             name=self.name,
             tensors=self.tensors,

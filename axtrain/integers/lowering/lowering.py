@@ -7,6 +7,7 @@ import keras
 from axtrain.calibrating import calibration_samples
 from axtrain.controls import hardware_layers
 from axtrain.conversion import convert, strip
+from axtrain.finite import check_finite_weights
 from axtrain.hardware import Hardware
 from axtrain.integers.lowering.assembling import Assembly
 from axtrain.integers.lowering.folding import folded
@@ -31,8 +32,8 @@ def integer_network(model: keras.Model, calibration=None) -> IntegerNetwork:
             tensors that no hardware layer reads, such as the last layer's output: `x_train[:512]`.
 
     Raises:
-        ValueError: a layer that has no integer counterpart, no calibration data where they are needed, or data
-            that do not fit.
+        ValueError: a layer that has no integer counterpart, a weight or range that is not finite, no calibration data
+            where they are needed, or data that do not fit.
         TypeError: not a Keras model.
 
     Examples:
@@ -44,6 +45,7 @@ def integer_network(model: keras.Model, calibration=None) -> IntegerNetwork:
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+    check_finite_weights(model)
     if not any(True for _ in hardware_layers(model)):
         if calibration is None:
             raise ValueError(f"A plain model needs calibration=x_train[:512]. Received: {model.name!r} and no data")

@@ -76,7 +76,15 @@ def fitted(codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, input_scale: 
         bias: float64, in real units.
         input_scale: of the product's input.
         summed: how many of the codes' axes come before those of the channels.
+
+    Raises:
+        ValueError: scales or biases that are not finite.
     """
+    if not (np.isfinite(scale).all() and np.isfinite(bias).all()):
+        raise ValueError(
+            "Weights with the normalisation folded in must be finite; look at its moving variance. "
+            f"Received: scales {scale.tolist()}, biases {bias.tolist()}"
+        )
     needed = np.abs(bias) / (input_scale * _LARGEST_BIAS)
     larger = np.maximum(np.maximum(scale, needed), np.finfo(np.float32).tiny)
     share = np.where(larger > scale, scale / larger, 1.0)

@@ -83,7 +83,7 @@ def write_memory(
 
     Raises:
         ValueError: layers with different memories, nothing to store, a bad width or encoding, codes that it cannot
-            represent.
+            represent, weights that are not finite.
         FileExistsError: files of these names lie there that are no image of a weight memory.
 
     Examples:

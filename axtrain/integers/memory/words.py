@@ -105,7 +105,11 @@ def cells_of(words: np.ndarray, cells: int) -> np.ndarray:
 
 
 def model_blocks(model: Any) -> Iterator[WeightBlock]:
-    """The weights of a converted model as its layers store them, addresses as its chips number them."""
+    """The weights of a converted model as its layers store them, addresses as its chips number them.
+
+    Raises:
+        ValueError: weights that are not finite.
+    """
     return (block for _, block in _layer_blocks(model))
 
 
@@ -114,6 +118,7 @@ def _layer_blocks(model: Any) -> Iterator[tuple[str, WeightBlock]]:
     from keras import ops
 
     from axtrain.controls import hardware_layers
+    from axtrain.finite import check_finite
     from axtrain.model_walk import labels
 
     told = labels(model)
@@ -122,7 +127,7 @@ def _layer_blocks(model: Any) -> Iterator[tuple[str, WeightBlock]]:
         for name, product in zip(layer.product_names, layer.products, strict=True):
             if product.kernel is None:
                 continue
-            kernel = ops.convert_to_tensor(product.kernel)
+            kernel = ops.convert_to_tensor(check_finite(f"layer {label!r}", product.kernel))
             weights = product.state.hardware.weight_codes(kernel, product.geometry.summed_axes(len(kernel.shape)))
             block = WeightBlock(
                 name=f"{label}/{name}" if name else label,

@@ -91,13 +91,13 @@ def compare_onnx(
         raise ValueError(f"{path} was not written from this network: it lacks tensors. Received: {missing}")
     ours = run(network, codes, keep=True)
     given, target = network.tensors[network.input], network.tensors[network.output]
-    whole = _codes(target, _output(model, {"input": given.real(codes)}, options))
+    whole = target.codes(_output(model, {"input": given.real(codes)}, options))
     tensors = []
     for operation in network.operations:
         tensor = network.tensors[operation.output]
         feeds = {name: _channels(network.tensors[name].real(ours[name]), FIRST) for name in operation.inputs}
         found = _channels(_output(_cut_out(onnx, model, network, operation), feeds, options), LAST)
-        tensors.append(compared(operation.name, tensor.name, ours[tensor.name], _codes(tensor, found)))
+        tensors.append(compared(operation.name, tensor.name, ours[tensor.name], tensor.codes(found)))
     return ONNXComparison(
         samples=len(codes),
         tensors=tuple(tensors),
@@ -150,7 +150,3 @@ def _scale(tensor: Tensor) -> list[str]:
 
 def _channels(values: np.ndarray, order: list[int]) -> np.ndarray:
     return values.transpose(order) if values.ndim == 4 else values
-
-
-def _codes(tensor: Tensor, real: np.ndarray) -> np.ndarray:
-    return np.round(real / np.float32(tensor.scale)).astype(np.int64) + tensor.zero_point

@@ -8,43 +8,31 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+from towers import X, products, tower, towers
 
 import axtrain as ax
 from axtrain.integers.c_code.source import write_c
 from axtrain.integers.memory.image import read_memory, write
-from axtrain.model_walk import all_layers, exact_patterns, labels, matching, named
+from axtrain.model_walk import exact_patterns, labels, matching, named
 
 LABELS = ["left/proj", "right/proj", "proj"]
 HARDWARE = ax.Hardware(multiplier=ax.multipliers.get("mitchell"), weight_memory=ax.memories.BitErrors(rate=1e-3))
 CANDIDATES = [ax.Hardware(multiplier=ax.multipliers.get(name), name=name) for name in ("drum3", "mitchell")]
 
 
-def tower(name):
-    inputs = keras.Input((6,))
-    return keras.Model(inputs, keras.layers.Dense(4, name="proj")(inputs), name=name)
-
-
 @pytest.fixture(scope="module")
 def model():
-    keras.utils.set_random_seed(3)
-    inputs = keras.Input((6,))
-    left, right = tower("left"), tower("right")
-    both = keras.layers.Add(name="both")([left(inputs), right(inputs)])
-    return keras.Model(inputs, keras.layers.Dense(3, name="proj")(both), name="towers")
+    return towers()
 
 
 @pytest.fixture(scope="module")
 def x():
-    return np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    return X
 
 
 @pytest.fixture(scope="module")
 def noisy(model, x):
     return ax.convert(model, HARDWARE, x)
-
-
-def products(model):
-    return [layer for layer in all_layers(model) if layer.name == "proj"]
 
 
 def codes(layer):

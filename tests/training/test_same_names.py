@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
+from towers import X, products, towers
 
 import axtrain as ax
-from axtrain.model_walk import all_layers
 from axtrain.training.plots import weights_figure
 from axtrain.training.search.assignments import Choices
 from axtrain.training.sensitivity.prediction import kernels
@@ -18,32 +18,19 @@ HARDWARE = ax.Hardware(multiplier=ax.multipliers.get("mitchell"))
 CANDIDATES = [ax.Hardware(multiplier=ax.multipliers.get(name), name=name) for name in ("drum3", "mitchell")]
 
 
-def tower(name):
-    inputs = keras.Input((6,))
-    return keras.Model(inputs, keras.layers.Dense(4, name="proj")(inputs), name=name)
-
-
 @pytest.fixture(scope="module")
 def model():
-    keras.utils.set_random_seed(3)
-    inputs = keras.Input((6,))
-    left, right = tower("left"), tower("right")
-    both = keras.layers.Add(name="both")([left(inputs), right(inputs)])
-    return keras.Model(inputs, keras.layers.Dense(3, name="proj")(both), name="towers")
+    return towers()
 
 
 @pytest.fixture(scope="module")
 def x():
-    return np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    return X
 
 
 @pytest.fixture(scope="module")
 def noisy(model, x):
     return ax.convert(model, HARDWARE, x)
-
-
-def products(model):
-    return [layer for layer in all_layers(model) if layer.name == "proj"]
 
 
 def test_a_weight_picture_shows_the_layer_that_is_named(model, noisy):

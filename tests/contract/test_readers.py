@@ -290,6 +290,25 @@ def damages(whole, rng, count):
         yield bytes(content)
 
 
+def edits(whole, rng, count):
+    """What a hand that edits JSON may do: entries removed, or given another value; `count` of them."""
+    for _ in range(count):
+        content = json.loads(whole)
+        place, key = content, None
+        while isinstance(place, (dict, list)) and len(place):
+            names = list(place) if isinstance(place, dict) else range(len(place))
+            parent, key = place, names[int(rng.integers(len(names)))]
+            place = parent[key]
+            if rng.random() < 0.2:
+                break
+        if rng.random() < 0.2 and isinstance(parent, dict):
+            del parent[key]
+        else:
+            values = [None, "x", -1, 0, 2.5, 1e300, 10**30, True, [], {}, [1], {"a": 1}, "\0", "../x"]
+            parent[key] = values[int(rng.integers(len(values)))]
+        yield json.dumps(content).encode()
+
+
 def outcome(reader, path):
     """What was read, or `None` after an error that names the file; any other error fails the test."""
     try:
@@ -324,11 +343,24 @@ def test_a_damaged_file_is_named_or_changes_nothing(name, tmp_path):
     assert refused >= (count // 4 if READERS[name].has_sum else 1)
 
 
+JSON = [
+    name for name in READERS if name.endswith(".json") or name in ("kept settings", "kept figures", "outbox", "report")
+]
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_an_edited_file_is_named_or_read(name, tmp_path):
+    assert try_all(name, tmp_path, lambda whole, reader: edits(whole, np.random.default_rng(3), 60))
+
+
 @pytest.mark.slow  # the same with more of each kind
 @pytest.mark.parametrize("name", READERS)
 def test_thousands_of_damaged_files(name, tmp_path):
     rng = np.random.default_rng(2)
     try_all(name, tmp_path, lambda whole, reader: damages(whole, rng, 200 if reader.slow else 3000))
+    if name in JSON:
+        (tmp_path / "edited").mkdir()
+        try_all(name, tmp_path / "edited", lambda whole, reader: edits(whole, rng, 3000))
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -185,6 +185,12 @@ def test_the_header_stands_alone(tmp_path):
     """In C99 and in C++, with its data or without."""
     network = random_networks.dense(0, CIRCUITS["drum4"]())
     header, source, _ = write_c(network, tmp_path)
+    write_c(network, tmp_path)  # its own files it replaces
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / source.name).write_text("int main(void) { return 0; }")
+    with pytest.raises(FileExistsError, match=rf"axtrain did not write.*with {re.escape(source.name)}"):
+        write_c(network, tmp_path / "mine")
+    assert (tmp_path / "mine" / source.name).read_text().startswith("int main")
     text = header.read_text()
     assert re.findall(r"#include (.*)", text) == ["<stdint.h>"]
     assert not re.search(r"\b(float|double|malloc)\b", source.read_text())

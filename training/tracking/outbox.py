@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from axtrain.noise_models.files import write_whole
+from axtrain.noise_models.files import whole_folder, write_whole
 from axtrain.noise_models.reading import read_json, reading
 
 OUTBOX = "axtrain_outbox"
@@ -75,9 +75,8 @@ class Outbox:
         self._last = max(self._last + 1, time.time_ns())  # in order, even if the clock is set back
         path = self.folder / f"{self._last:020d}-{os.getpid()}.json"
         if files is not None:
-            copy = path.with_suffix(".copying")
-            shutil.copytree(files, copy)
-            os.replace(copy, path.with_suffix(""))
+            with whole_folder(path.with_suffix("")) as copy:
+                shutil.copytree(files, copy, dirs_exist_ok=True)
         write_whole(path, json.dumps({"format": _FORMAT, "owner": asdict(self.owner), **content}).encode())
 
     def entries(self) -> list[Entry]:

@@ -17,6 +17,8 @@ from axtrain.integers.c_code.text import array, comment, identifier, identifiers
 from axtrain.integers.network import Addition, IntegerNetwork, Operation, Product, Rescale, Reshape, Softmax
 from axtrain.noise_models.files import write_whole
 
+_MARK = b"ritten by axtrain"  # in the first comment of each file
+
 
 def write(model: Any, network: IntegerNetwork, folder: str | os.PathLike[str]) -> None:
     """`write_c` as `axtrain.export` calls it: the model is not looked at."""
@@ -46,6 +48,7 @@ def write_c(network: IntegerNetwork, folder: str | os.PathLike[str]) -> tuple[Pa
     Raises:
         ValueError: a network without operations, a sum that may not fit 32 bits, a softmax over more than 4,095
             classes.
+        FileExistsError: a file of one of these names lies there that axtrain did not write.
 
     Examples:
         >>> import tempfile, numpy as np
@@ -71,6 +74,12 @@ def write_c(network: IntegerNetwork, folder: str | os.PathLike[str]) -> tuple[Pa
         f"{name}_test.c": example_program(name),
     }
     folder = Path(folder)
+    others = [file for file in texts if (folder / file).exists() and _MARK not in (folder / file).read_bytes()[:4096]]
+    if others:
+        raise FileExistsError(
+            "Not overwriting files that axtrain did not write; choose another folder, or rename the model. "
+            f"Received: {folder} with {', '.join(others)}"
+        )
     for file, text in texts.items():
         write_whole(folder / file, text.encode("ascii"))
     return tuple(folder / file for file in texts)

@@ -218,10 +218,11 @@ def write_blocks(
     if intel:
         contents[_INTEL] = intel_hex(contents[_BIN]).encode("ascii")
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    contents[_MAP] = json.dumps({**described, "sha256": sums}, indent=1).encode()  # the last: it says what is whole
+    # The map is written first: by it the next call knows the rest, and a reader that it is not there yet.
+    contents = {_MAP: json.dumps({**described, "sha256": sums}, indent=1).encode(), **contents}
     for name, content in contents.items():
         write_whole(folder / name, content)
-    return tuple(folder / name for name in contents)
+    return tuple(folder / name for name in (_HEX, _BIN, _MAP, _INTEL) if name in contents)
 
 
 def _check_target(folder: Path) -> None:

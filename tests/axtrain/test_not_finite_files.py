@@ -155,7 +155,7 @@ def test_codes(door):
             CODES[door]([value, 1.0])
 
 
-@pytest.mark.parametrize("dtype, bad", [("float32", BAD + (0.5, 1e30)), ("int32", (16, -1)), ("int64", (1 << 33,))])
+@pytest.mark.parametrize("dtype, bad", [("float32", (*BAD, 0.5, 1e30)), ("int32", (16, -1)), ("int64", (1 << 33,))])
 def test_codes_inside_a_graph(dtype, bad):
     @tf.function(input_signature=[tf.TensorSpec((1, 2), dtype)])
     def product(a):

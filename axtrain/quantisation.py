@@ -46,7 +46,7 @@ class Quantisation(Description):
     percentile: float = 99.99
     """For `"percentile"`: how much of the calibration data lies inside the range, in per cent."""
     momentum: float = 0.99
-    """For `"moving_average"`: the share of the old range kept at each step."""
+    """For `"moving_average"`: the share of the old range kept at each step; all where the batch is not finite."""
 
     def __post_init__(self) -> None:
         _choice("activations", self.activations, (None, "affine", "symmetric"))

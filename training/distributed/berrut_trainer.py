@@ -14,6 +14,7 @@ from axtrain.training.distributed.gradient_codes import BerrutGradients, Gradien
 from axtrain.training.distributed.gradient_worker import GradientFunction, GradientWorker
 from axtrain.training.distributed.in_process import InProcess
 from axtrain.training.distributed.keras_loop import Batches, KerasLoop, same_model
+from axtrain.training.distributed.losses import one_hot
 
 EVENTS = ("late", "replaced", "skipped")
 """What a training counts: answers that were not waited for; workers; steps in which nobody answered."""
@@ -192,7 +193,7 @@ class BerrutTrainer:
     def _targets(self, y: np.ndarray) -> np.ndarray:
         if not self._sparse:
             return y.astype(np.float32).reshape(len(y), *(y.shape[1:] or (1,)))
-        return keras.utils.to_categorical(y.reshape(-1), self.model.output_shape[-1]).astype(np.float32)
+        return one_hot(y, self.model.output_shape[-1]).astype(np.float32)
 
 
 def _cut(values: np.ndarray, groups: int, count: int) -> np.ndarray:

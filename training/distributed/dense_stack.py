@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from axtrain.training.distributed.losses import loss_name, loss_option
+from axtrain.training.distributed.losses import loss_name, loss_option, one_hot
 
 _ENDINGS = {
     "sparse_categorical_crossentropy": "softmax",
@@ -96,7 +96,7 @@ class DenseStack:
         """The loss of a batch, and its derivative with respect to the last layer's sums."""
         batch = len(outputs)
         if self.loss == "sparse_categorical_crossentropy":
-            y = np.eye(outputs.shape[1], dtype=outputs.dtype)[np.asarray(y).reshape(-1).astype(int)]
+            y = one_hot(y, outputs.shape[1])
         y = np.asarray(y, outputs.dtype).reshape(outputs.shape)
         if self.loss == "mean_squared_error":
             return float(np.mean(np.square(outputs - y))), 2 * (outputs - y) / outputs.size

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from axtrain.training.distributed.losses import loss_name, loss_option
+from axtrain.training.distributed.losses import loss_name, loss_option, one_hot
 
 MOST_WEIGHTS = 20_000
 """A dense system of more takes gigabytes."""
@@ -57,7 +57,7 @@ class LinearisedModel:
     def targets(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """What the outputs should be, in their shape."""
         if self.is_sparse:
-            return np.eye(outputs.shape[1])[np.asarray(y).reshape(-1).astype(int)]
+            return one_hot(y, outputs.shape[1])
         return np.asarray(y, np.float64).reshape(outputs.shape)
 
     def _built(self) -> Callable:

@@ -9,6 +9,7 @@ import pytest
 
 import axtrain as ax
 from axtrain.training.distributed import BerrutTrainer, CodedTrainer, InProcess, NetworkTrainer, Trouble, split
+from axtrain.training.distributed.losses import one_hot
 
 
 def problem():
@@ -74,3 +75,11 @@ def test_mlflow_logs_the_trainer_and_its_counters(tmp_path, monkeypatch, make_st
     assert {"loss", "accuracy", "alive", "late", "replaced", "regenerated"} <= set(runs["coded"].metrics)
     assert runs["berrut"].params["workers"] == "5" and runs["berrut"].metrics["alive"] == 5
     assert runs["agents"].params["surrogate"] == "full" and "disagreement" in runs["agents"].metrics
+
+
+@pytest.mark.parametrize("labels", [[0, -1], [0, 3], [0.5, 1.0], [np.nan, 1.0]])
+def test_labels_that_are_no_classes_are_refused(labels):
+    """-1 would be the last class, 0.5 the first."""
+    with pytest.raises(ValueError, match="class numbers from 0 to 2.*Received"):
+        one_hot(np.array(labels), 3)
+    np.testing.assert_array_equal(one_hot(np.array([[2.0], [0.0]]), 3), [[0, 0, 1], [1, 0, 0]])

@@ -95,7 +95,10 @@ def test_faults_wait_for_the_loss_to_fall():
     )
 
 
-@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": False}])
+@pytest.mark.parametrize(
+    "options",
+    [{"run_eagerly": True}, {"jit_compile": True}, pytest.param({"jit_compile": False}, marks=pytest.mark.slow)],
+)  # the others train in graphs
 @pytest.mark.graph
 def test_fit_lowers_the_loss_and_leaves_the_input_alone(options):
     noisy, x, y = network()

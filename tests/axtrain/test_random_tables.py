@@ -72,6 +72,7 @@ def check_products(circuit, engine, seed):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", TABLES)
+@pytest.mark.cases("17KS", "12N4", "YX7", "1KR3", "1L2H", "1KX2")  # each signedness coarse, medium and fine
 def test_real_tables(name, engine, shared):
     circuit = ax.Multiplier.load(shared / "luts" / f"{name}.npy", signed="mul8s" in name)
     available(circuit, engine)

@@ -73,14 +73,14 @@ def npz_of(**members):
 
 
 def huge_npy(whole):
-    return [npy_of((10**6, 10**6)), npy_of((16, 16), bytes(1 << 26)), npy_of((-4, -64), bytes(1024)), saved(np.eye(5))]
+    return [npy_of((10**6, 10**6)), npy_of((16, 16), bytes(1 << 24)), npy_of((-4, -64), bytes(1024)), saved(np.eye(5))]
 
 
 def huge_npz(whole):
     """Each member's header promises a terabyte, or the member unpacks into far more than its header says."""
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-    contents = [npy_of((10**6, 10**6)), npy_of((16, 16), bytes(1 << 26)), b""]
+    contents = [npy_of((10**6, 10**6)), npy_of((16, 16), bytes(1 << 24)), b""]
     return [npz_of(**dict.fromkeys(names, content)) for content in contents]
 
 

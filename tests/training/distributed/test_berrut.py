@@ -63,7 +63,7 @@ def test_floater_hormann_reproduces_polynomials_of_its_degree():
 
 
 @pytest.mark.parametrize("groups", [2, 4, 8])
-@pytest.mark.parametrize("workers", [17, 32, 65, 129])
+@pytest.mark.parametrize("workers", [17, *(pytest.param(n, marks=pytest.mark.slow) for n in (32, 65)), 129])
 @pytest.mark.parametrize("lost", [0, 1, 3, 8])
 def test_the_error_stays_under_the_bound(groups, workers, lost):
     """For tanh of u along a line: derivatives of g by finite differences on a fine grid."""

@@ -17,6 +17,7 @@ from axtrain.emulation.selection import _engine, engine_for
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.counts import Count
 from axtrain.layers.registry import LAYERS
+from axtrain.training.sensitivity.prediction import kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 CIRCUIT = ax.multipliers.get("mitchell")
@@ -453,6 +454,32 @@ def test_a_layer_of_a_kind_without_a_count_has_no_energy(layers):
     with pytest.raises(ValueError, match="axtrain.register_layer its `count`. Received: layer 'volume'"):
         ax.energy(noisy)
     assert type(ax.strip(noisy).layers[0]) is Conv3D
+
+
+def test_whose_outputs_are_reached_is_known_without_its_class(layers):
+    """Behind a `call` of its own nobody can tell what the activation takes."""
+    ax.register_layer(ScaledDense, ApproxScaledDense)
+    images = keras.Sequential(
+        [
+            keras.Input((5, 5, 2)),
+            keras.layers.DepthwiseConv2D(2, depth_multiplier=3, name="depthwise"),
+            keras.layers.Conv2DTranspose(4, 2, name="transposed"),
+            keras.layers.SeparableConv2D(5, 2, depth_multiplier=2, name="separable"),
+            keras.layers.EinsumDense("bhwc,cd->bhwd", (None, None, 7), name="einsum"),
+        ]
+    )
+    expected = {"depthwise": (6, True), "transposed": (4, True), "separable/depthwise": (8, False)}
+    expected |= {"separable/pointwise": (5, True), "einsum": (7, False)}
+    for model, wanted in [
+        (images, expected),
+        (toys()[0], {"toy": (6, False), "out": (2, True)}),
+        (toy(Unchanged(3, hardware=HARDWARE, name="mine"))[0], {"mine": (3, True)}),
+    ]:
+        watched = ax.convert(model, HARDWARE)
+        plain = ax.strip(watched)
+        found = kernels(watched, plain)
+        assert {kernel.name: (kernel.channels, kernel.owner is not None) for kernel in found} == wanted
+        assert all(kernel.owner in (None, plain.get_layer(kernel.layer)) for kernel in found)
 
 
 @pytest.mark.parametrize(

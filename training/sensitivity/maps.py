@@ -155,7 +155,7 @@ def _predicted(choices, chosen: ChosenLoss, x, y, probes, seed, batch_size, meth
         for column, hardware in enumerate(shown):
             disturbed = [
                 disturbance(product, hardware, reached=kernel.owner is not None and method == "gauss_newton")
-                for product, kernel in zip(products(choices.watched(hardware)), found, strict=True)
+                for (_, _, product), kernel in zip(products(choices.watched(hardware)), found, strict=True)
             ]
             by_layer = predicted_spread(found, curves, disturbed)
             for row, layer in enumerate(choices.layers):

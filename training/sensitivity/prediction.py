@@ -138,38 +138,35 @@ class Kernel:
 
 def kernels(watched: keras.Model, plain: keras.Model) -> list[Kernel]:
     """The kernels of all products, in the order of `products`."""
-    twins, plain_layers = {}, {}
+    told, twins, placed = labels(watched), {}, {}
     for layer, other in zip(all_layers(watched), all_layers(plain), strict=True):
-        plain_layers[id(layer)] = other
+        placed[told[id(layer)]] = layer, other
         twins |= {id(variable): twin for variable, twin in zip(keras_weights(layer), other.weights, strict=True)}
     found = []
-    for layer, label, name, product in _products(watched):
+    for label, name, product in products(watched):
+        layer, other = placed[label]
         shape, axes = product.kernel.shape, product.geometry.summed_axes(len(product.kernel.shape))
-        reached = name == layer.activated_product
         found.append(
             Kernel(
                 name=f"{label}/{name}" if name else label,
                 layer=label,
                 variable=twins[id(product.weights)],
-                owner=plain_layers[id(layer)] if reached else None,
+                owner=other if name == layer.activated_product else None,
                 channels=math.prod(size for axis, size in enumerate(shape) if axis not in axes),
             )
         )
     return found
 
 
-def products(watched: keras.Model) -> list[HardwareProduct]:
-    """All products with a kernel."""
-    return [product for _, _, _, product in _products(watched)]
-
-
-def _products(watched):
-    """(layer, what it is known by, product's name, product) of all products with a kernel."""
+def products(watched: keras.Model) -> list[tuple[str, str, HardwareProduct]]:
+    """(what the layer is known by, product's name, product) of all products with a kernel."""
     told = labels(watched)
-    for layer in hardware_layers(watched):
-        for name, product in zip(layer.product_names, layer.products, strict=True):
-            if product.kernel is not None:
-                yield layer, told[id(layer)], name, product
+    return [
+        (told[id(layer)], name, product)
+        for layer in hardware_layers(watched)
+        for name, product in zip(layer.product_names, layer.products, strict=True)
+        if product.kernel is not None
+    ]
 
 
 def predicted_spread(kernels: Sequence[Kernel], curves: Any, disturbances: Sequence[Disturbance]) -> dict[str, float]:

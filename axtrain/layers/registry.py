@@ -24,19 +24,6 @@ class RegisteredLayer:
     count: Callable | None = None
     lowering: Lowering | None = None
 
-    def lowered(self, layer: keras.layers.Layer) -> tuple[str, np.ndarray | None]:
-        """(kind of integer product, float64 factor of its outputs) of a plain layer.
-
-        Raises:
-            ValueError: the function of `lowering` gave something else.
-        """
-        kind, gain = (self.lowering, None) if isinstance(self.lowering, str) else self.lowering(layer)
-        if kind not in PRODUCT_KINDS:
-            raise ValueError(
-                f"`lowering` must give one of {PRODUCT_KINDS} and a factor for layer {layer.name!r}. Received: {kind!r}"
-            )
-        return kind, None if gain is None else np.asarray(gain, np.float64)
-
 
 LAYERS: dict[type, RegisteredLayer] = {}
 
@@ -62,8 +49,8 @@ def register_layer(
             registered class that `keras_class` is a subclass of. Where there is none, `energy` refuses the layer.
         lowering: how `integer_network` computes the layer: `"dense"`, `"conv2d"` or `"depthwise_conv2d"` where it is
             ``activation(sums + bias)`` of its one product of that kind, or a function of the plain layer to (kind, g)
-            where it is ``activation(g (sums + bias))``, g one factor or one for each output channel; `None` where it
-            has no form in integers.
+            where it is ``activation(g (sums + bias))``, g one factor or one for each output channel; `activation`,
+            `use_bias` and `bias` are attributes of the layer. `None` where it has no form in integers.
 
     Raises:
         TypeError: not such classes, or a `count` or `lowering` of another kind.
@@ -121,6 +108,23 @@ def counting(layer: keras.layers.Layer) -> Callable | None:
     """The function that counts a layer's products: of the nearest of its classes that has one."""
     found = (LAYERS[kind].count for kind in type(layer).__mro__ if kind in LAYERS)
     return next((count for count in found if count is not None), None)
+
+
+def lowered(layer: keras.layers.Layer) -> tuple[str, np.ndarray | None] | None:
+    """(kind of integer product, float64 factor of its outputs or `None`) of a plain layer; `None` where it has no such.
+
+    Raises:
+        ValueError: the function of `lowering` gave something else.
+    """
+    entry = registered(layer)
+    if entry is None or entry.lowering is None:
+        return None
+    kind, gain = (entry.lowering, None) if isinstance(entry.lowering, str) else entry.lowering(layer)
+    if kind not in PRODUCT_KINDS:
+        raise ValueError(
+            f"`lowering` must give one of {PRODUCT_KINDS} and a factor for layer {layer.name!r}. Received: {kind!r}"
+        )
+    return kind, None if gain is None else np.asarray(gain, np.float64)
 
 
 def _plain_class(kind: type) -> type:

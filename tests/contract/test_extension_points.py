@@ -410,6 +410,9 @@ def test_without_a_lowering_it_has_no_integers(layers):
     ax.register_layer(ScaledDense, ApproxScaledDense, lowering=lambda layer: ("magic", None))
     with pytest.raises(ValueError, match="'toy'. Received: 'magic'"):
         ax.integer_network(ax.convert(model, HARDWARE, x), x)
+    ax.register_layer(ScaledDense, ApproxScaledDense, lowering=lambda layer: ("dense", np.ones(2)))
+    with pytest.raises(ValueError, match=r"one for each of 6 channels, for layer 'toy'. Received: shape \(2,\)"):
+        ax.integer_network(ax.convert(model, HARDWARE, x), x)
 
 
 def test_it_is_named_where_nobody_registered_it():

@@ -138,7 +138,8 @@ class Kernel:
 
 def kernels(watched: keras.Model, plain: keras.Model) -> list[Kernel]:
     """The kernels of all products, in the order of `products`."""
-    told, twins, placed = labels(watched), {}, {}
+    told, placed = labels(watched), {}
+    twins: dict[int, keras.Variable] = {}
     for layer, other in zip(all_layers(watched), all_layers(plain), strict=True):
         placed[told[id(layer)]] = layer, other
         twins |= {id(variable): twin for variable, twin in zip(keras_weights(layer), other.weights, strict=True)}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import keras
 
-from axtrain.layers.registry import LAYERS, registered
+from axtrain.layers.registry import LAYERS
 
 # What an inference leaves as it is.
 IDENTITIES = (
@@ -33,12 +33,6 @@ KINDS = {
     keras.layers.ZeroPadding2D: "pad",
 }
 _ENDS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
-
-
-def kind_of(layer) -> str | None:
-    """The kind of a layer's `Step`; `None` of one that is an activation function, or not known."""
-    entry = registered(layer)
-    return "product" if entry is not None and entry.lowering is not None else KINDS.get(type(layer))
 
 
 def function_of(layer, rank: int) -> tuple[str, Callable, tuple[float, float]]:

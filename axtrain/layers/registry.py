@@ -54,7 +54,7 @@ def register_layer(
 
     Raises:
         TypeError: not such classes, or a `count` or `lowering` of another kind.
-        ValueError: another layer is registered for one of the two classes, or an unknown kind of product.
+        ValueError: another approximate layer is registered for `keras_class`, or an unknown kind of product.
 
     Examples:
         >>> import keras, axtrain as ax

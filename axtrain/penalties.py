@@ -6,17 +6,17 @@ Perturb every weight by a d_i of mean 0 and variance s_i^2 (theory page, section
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
-from axtrain.noise_models.description import Description
+from axtrain.noise_models.description import Part
 from axtrain.weight_noise import WEIGHTINGS
 
 METHODS = ("exact", "first_order")
 
 
 @dataclass(frozen=True)
-class Penalty(Description):
+class Penalty(Part):
     """What the three penalties share.
 
     Args:
@@ -46,7 +46,7 @@ class Penalty(Description):
     method: str = "exact"
     radius: float = 0.01
 
-    kind: ClassVar[str] = ""
+    _what = "penalty"
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, str):
@@ -68,16 +68,6 @@ class Penalty(Description):
         for name, allowed in (("weighting", (None, *WEIGHTINGS)), ("method", METHODS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={getattr(self, name)!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able description; `penalty_from_dict` rebuilds an equal object."""
-        described = asdict(self)
-        return {"kind": self.kind, **described, "layers": None if self.layers is None else list(self.layers)}
-
-    @classmethod
-    def from_dict(cls, description: dict[str, Any]) -> Penalty:
-        """Rebuilds what `to_dict` gave."""
-        return penalty_from_dict(description)
 
 
 class OutputSensitivity(Penalty):
@@ -121,17 +111,10 @@ class Curvature(Penalty):
     kind = "curvature"
 
 
-_KINDS = {kind.kind: kind for kind in (OutputSensitivity, LossGradient, Curvature)}
-
-
-def penalty_from_dict(description: dict[str, Any]) -> Penalty:
-    """Rebuilds what `Penalty.to_dict` gave.
+def penalty_from_dict(description: dict[str, Any]) -> Any:
+    """`Penalty.from_dict`: rebuilds what a penalty's `to_dict` gave.
 
     Raises:
-        ValueError: not a description of a penalty.
+        ValueError: not a description of a penalty, or of a class that is not registered.
     """
-    arguments = dict(description)
-    kind = arguments.pop("kind", None)
-    if kind not in _KINDS:
-        raise ValueError(f"A penalty's `kind` must be one of {sorted(_KINDS)}. Received: kind={kind!r}")
-    return _KINDS[kind](**arguments)
+    return Penalty.from_dict(description)

@@ -7,7 +7,7 @@ Perturb every weight by a d_i of mean 0 and variance s_i^2 (theory page, section
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from axtrain.noise_models.description import Part
 from axtrain.weight_noise import WEIGHTINGS
@@ -17,7 +17,7 @@ METHODS = ("exact", "first_order")
 
 @dataclass(frozen=True)
 class Penalty(Part):
-    """What the three penalties share.
+    """What all penalties share; a subclass gives `gradients`.
 
     Args:
         strength: what the penalty is multiplied by in the loss, >= 0.
@@ -46,6 +46,10 @@ class Penalty(Part):
     method: str = "exact"
     radius: float = 0.01
 
+    of_outputs: ClassVar[bool] = False
+    """Whether the gradients of the outputs are penalised, rather than the loss's."""
+    bends: ClassVar[bool] = False
+    """Whether it is the gradient's own gradient that is penalised."""
     _what = "penalty"
 
     def __post_init__(self) -> None:
@@ -69,6 +73,22 @@ class Penalty(Part):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={getattr(self, name)!r}")
 
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """One step's gradients with the penalty.
+
+        Args:
+            step: an `axtrain.penalty_gradients.PenalisedLoss`, which has the passes over the batch, the weights that
+                count and the strength of the penalty.
+
+        Returns:
+            (gradients of the scaled loss with the penalty, one for each of `step.passes.variables`; outputs; loss;
+            value of the penalty before the strength).
+
+        Raises:
+            NotImplementedError: here, in the base of all penalties.
+        """
+        raise NotImplementedError(f"A penalty needs a method `gradients`. Received: {self!r}")
+
 
 class OutputSensitivity(Penalty):
     """R2, the mean square by which the outputs move: ``(1/B) sum_b sum_k sum_i s_i^2 (dy_bk / dw_i)^2``.
@@ -84,6 +104,11 @@ class OutputSensitivity(Penalty):
     """
 
     kind = "output_sensitivity"
+    of_outputs = True
+
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """By differentiating twice, or from a second pass at moved weights; see `Penalty.gradients`."""
+        return step.exactly() if self.method == "exact" else step.output_sensitivity()
 
 
 class LossGradient(Penalty):
@@ -100,6 +125,10 @@ class LossGradient(Penalty):
         if self.probes != 1:
             raise ValueError(f"The loss has one gradient, and nothing to probe. Received: probes={self.probes!r}")
 
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """By differentiating twice, or from a second pass at moved weights; see `Penalty.gradients`."""
+        return step.exactly() if self.method == "exact" else step.loss_gradient()
+
 
 class Curvature(Penalty):
     """R3, the mean rise of the loss to second order: ``1/2 sum_i s_i^2 H_ii = 1/2 E (s z)' H (s z)``.
@@ -109,6 +138,11 @@ class Curvature(Penalty):
     """
 
     kind = "curvature"
+    bends = True
+
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """By differentiating three times, or from passes at moved weights; see `Penalty.gradients`."""
+        return step.exactly() if self.method == "exact" else step.curvature()
 
 
 def penalty_from_dict(description: dict[str, Any]) -> Any:

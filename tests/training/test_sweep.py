@@ -538,7 +538,7 @@ class TestErrors:
         assert counted.calls == 0
 
     def test_nothing_to_sweep(self, on_sram, make_noisy, data):
-        with pytest.raises(ValueError, match=r"no layer has a BitErrors memory\. Received: weight_memory \(NearThres"):
+        with pytest.raises(ValueError, match=r"rate of its own, such as BitErrors\. Received: weight_memory \(NearTh"):
             quiet(on_sram, *data, rates=(0.1,))
         with pytest.raises(
             ValueError, match=r"Nothing to sweep.*with a voltage.*Received: weight_memory \(BitErrors\)"

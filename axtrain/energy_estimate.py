@@ -12,7 +12,6 @@ from axtrain.energy_model import EnergyModel, has_decoder, has_voltages, is_dyna
 from axtrain.hardware import Hardware
 from axtrain.layers.counts import Count, count
 from axtrain.model_walk import calls, labels
-from axtrain.noise_models.memory import Memory
 
 _EXACT = "with exact multipliers and memories at nominal voltage"
 # Field of `Hardware`, and what it is called in words.
@@ -298,7 +297,7 @@ def _assumptions(hardware: Hardware) -> list[str]:
         if part is None:
             continue
         if is_dynamic(part):
-            lines += _dram_in_words(model, part, words)
+            lines += _dram_in_words(model, part.refresh_intervals_s[1], words)
         elif not has_voltages(part):
             lines.append(f"the {words} has no voltage{'s' if part.voltage else ''}, so it is counted at nominal energy")
         if has_decoder(part) and model.is_default("decoder_pj_per_word"):
@@ -323,10 +322,10 @@ def _assumptions(hardware: Hardware) -> list[str]:
     return lines
 
 
-def _dram_in_words(model: EnergyModel, memory: Memory, words: str) -> list[str]:
+def _dram_in_words(model: EnergyModel, standard_s: float, words: str) -> list[str]:
     if not model.is_default("dram_refresh_share"):
         return []
     return [
         f"refresh is {100 * model.dram_refresh_share:g} % of an access to the {words} at its standard interval, "
-        f"{memory.refresh_intervals_s[1]:g} s, and falls as one over the interval (illustrative)"
+        f"{standard_s:g} s, and falls as one over the interval (illustrative)"
     ]

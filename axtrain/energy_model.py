@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from axtrain.noise_models.carry_chain import relative_delay
-from axtrain.noise_models.description import Description
+from axtrain.noise_models.description import Part
 
 
 class Supply(NamedTuple):
@@ -18,7 +18,7 @@ class Supply(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyModel(Description):
+class EnergyModel(Part):
     """Energies in picojoules at nominal voltage, 45 nm (Horowitz 2014; fits as in QKeras' energy model).
 
     At a supply V of its own, each part of the hardware spends, from the energy E of its operations at nominal

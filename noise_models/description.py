@@ -35,12 +35,13 @@ class Description:
 
 
 class Part(Description):
-    """Base of the descriptions of which there are several kinds, and of which anyone may add one.
+    """Base of the descriptions of the hardware's parts, of which anyone may add a kind.
 
-    A class of this package is written as its `kind` and its arguments. Any other one is written as Keras writes an
-    object, under the name by which it is registered, so it needs ``@keras.saving.register_keras_serializable(package=
-    ...)`` and no `kind`: one that it inherits never makes it another class. Arguments are numbers, strings, tuples of
-    them and other descriptions; a class that has others overrides `get_config` and `from_config`.
+    A class of this package is written as its `kind`, where there are several, and its arguments. Any other one is
+    written as Keras writes an object, under the name by which it is registered, so it needs
+    ``@keras.saving.register_keras_serializable(package=...)`` and no `kind`: one that it inherits never makes it
+    another class. Arguments are numbers, strings, tuples of them and other descriptions; a class that has others
+    overrides `get_config` and `from_config`.
     """
 
     kind: ClassVar[str] = ""
@@ -65,9 +66,8 @@ class Part(Description):
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         unknown = sorted(set(config) - {*names, "kind"})
         if unknown:
-            raise ValueError(
-                f"A {cls._what} of kind {cls.kind!r} has the entries {', '.join(names)}. Received: {unknown!r}"
-            )
+            kind = repr(cls.kind) if "kind" in vars(cls) else cls.__name__
+            raise ValueError(f"A {cls._what} of kind {kind} has the entries {', '.join(names)}. Received: {unknown!r}")
         return cls(**{name: _hashable(value) for name, value in config.items() if name != "kind"})
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Part(Description):
             ValueError: for a class from outside of this package that Keras does not know.
         """
         if _is_built_in(type(self)):
-            return {"kind": self.kind, **self.get_config()}
+            return {**({"kind": self.kind} if self.kind else {}), **self.get_config()}
         import keras
 
         name = type(self).__name__
@@ -98,9 +98,9 @@ class Part(Description):
         """
         if "registered_name" in description:
             return _registered(description, cls)
-        if not _is_built_in(cls):
-            return cls.from_config(description)
         kinds = {each.kind: each for each in _family(cls) if each.kind and _is_built_in(each)}
+        if not kinds or not _is_built_in(cls):
+            return cls.from_config(description)
         kind = description.get("kind", cls.kind or None)
         if kind not in kinds:
             raise ValueError(f"A {cls._what}'s `kind` must be one of {', '.join(kinds)}. Received: kind={kind!r}")
@@ -129,7 +129,8 @@ def _is_built_in(kind: type) -> bool:
 
 
 def _family(kind: type) -> list[type]:
-    return [kind, *(each for child in kind.__subclasses__() for each in _family(child))]
+    children: list[type] = kind.__subclasses__()
+    return [kind, *(each for child in children for each in _family(child))]
 
 
 def _plain(value: Any) -> Any:

@@ -103,14 +103,15 @@ class Memory(Part):
 
     def with_rate(self, rate: float) -> Memory | None:
         """The same memory at another bit error rate; `None` where `rate` is none of its arguments."""
-        return replace(self, rate=rate) if self._has_field("rate") else None
+        return self._with("rate", rate)
 
     def with_voltage(self, voltage: float) -> Memory | None:
         """The same memory at another supply, in volts; `None` where it has no voltage."""
-        return replace(self, voltage=voltage) if self.voltage is not None and self._has_field("voltage") else None
+        return None if self.voltage is None else self._with("voltage", voltage)
 
-    def _has_field(self, name: str) -> bool:
-        return any(field.name == name for field in fields(self))
+    def _with(self, name: str, value: float) -> Memory | None:
+        changed: dict[str, Any] = {field.name: value for field in fields(self) if field.name == name}
+        return replace(self, **changed) if changed else None
 
     def dial(self, rate: float) -> Memory | None:
         """A memory that at noise strength s fails, to the cell, as this one does at a rate of ``rate s``.
@@ -224,12 +225,12 @@ class Memory(Part):
         Returns:
             float64 array of that shape.
         """
-        rate = np.asarray(self.rates(np.shape(stored)[-1]) if rate is None else rate, np.float64) * strength
-        if rate.ndim:
-            self._check_unprotected(rate)
+        rates = np.asarray(self.rates(np.shape(stored)[-1]) if rate is None else rate, np.float64) * strength
+        if rates.ndim:
+            self._check_unprotected(rates)
         if self.fault != "stuck":
-            return np.full(np.shape(stored), rate)
-        return np.where(stored, rate * (1.0 - self.share_of_ones), rate * self.share_of_ones)
+            return np.full(np.shape(stored), rates)
+        return np.where(stored, rates * (1.0 - self.share_of_ones), rates * self.share_of_ones)
 
     def expected(self, codes: Any, bits: int, *, strength: float = 1.0) -> np.ndarray:
         """Mean of a read of each code, over reads (random faults) or chips (the others).
@@ -300,7 +301,7 @@ class Memory(Part):
         readers = {
             "curve": Curve.from_dict,
             "protection": Protection.from_dict,
-            "clustering": lambda described: Clustering(**described),
+            "clustering": Clustering.from_dict,
         }
         read = {name: readers[name](config[name]) for name in readers if isinstance(config.get(name), dict)}
         return super().from_config({**config, **read})

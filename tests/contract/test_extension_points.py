@@ -355,6 +355,22 @@ class Linear(ax.curves.Curve):
 
 
 @keras.saving.register_keras_serializable(package="toys")
+@dataclass(frozen=True, kw_only=True)
+class Leaky(ax.memories.Retention):
+    def __call__(self, interval_s):
+        return min(1.0, interval_s / self.median_s)
+
+
+@keras.saving.register_keras_serializable(package="toys")
+@dataclass(frozen=True, kw_only=True)
+class Costs(ax.EnergyModel):
+    """A decoder that costs twice."""
+
+    def word_pj(self, memory, bits, on_chip_pj_per_bit):
+        return super().word_pj(memory, bits, on_chip_pj_per_bit) + self.decoder_pj_per_word
+
+
+@keras.saving.register_keras_serializable(package="toys")
 @dataclass(frozen=True)
 class LargeWeights(Penalty):
     """The squares of the weights themselves."""
@@ -396,7 +412,11 @@ OWN = ax.Hardware(
     activation_memory=Twice(rate=0.01, protection=SafeLow()),
     bias_memory=ax.memories.NearThresholdSRAM(voltage=0.75, curve=Linear(at_half_a_volt=0.01)),
     datapath=Saturating(limit=7000),
+    energy=Costs(decoder_pj_per_word=0.5),
 )
+LEAKY = Leaky(median_s=10.0, spread=1.0, source="toy")
+DRAM = ax.memories.ApproximateDRAM(refresh_interval_s=1.0, retention=LEAKY)
+PARTS = [*OWN.memories.values(), OWN.datapath, SafeLow(), Linear(at_half_a_volt=0.1), LEAKY, DRAM, OWN.energy]
 X, Y = np.eye(4, dtype="float32"), np.arange(4) % 3
 
 
@@ -408,7 +428,7 @@ def on_own():
     return converted
 
 
-@pytest.mark.parametrize("part", [*OWN.memories.values(), OWN.datapath, SafeLow(), Linear(at_half_a_volt=0.1)])
+@pytest.mark.parametrize("part", PARTS)
 def test_own_parts_are_written_and_read(part):
     base = next(each for each in type(part).__mro__ if each.__mro__[1] is Part)
     for read in (base.from_dict, type(part).from_dict):
@@ -450,8 +470,9 @@ def test_networks_on_own_hardware(on_own, tmp_path):
 
 
 def test_figures_of_own_hardware(on_own):
-    spent = ax.energy(on_own)
-    assert any("decoder of the activation memory's SafeLow" in line for line in spent.assumptions)
+    spent, usual = (ax.energy(on_own, hardware=each) for each in (None, replace(OWN, energy=ax.EnergyModel())))
+    assert spent.total_pj > usual.total_pj
+    assert any("decoder of the activation memory's SafeLow" in line for line in usual.assumptions)
     assert ax.evaluate(on_own, X, Y, chips=2, verbose=False).accuracies.shape == (2,)
     swept = ax.sweep(on_own, X, Y, rates=(0.001, 0.03), chips=2, verbose=False)
     assert [point.rate for point in swept.points] == [0.001, 0.03]

@@ -8,11 +8,10 @@ from typing import Any
 
 import keras
 
-from axtrain.energy_model import EnergyModel, has_decoder, has_voltages
+from axtrain.energy_model import EnergyModel, has_decoder, has_voltages, is_dynamic
 from axtrain.hardware import Hardware
 from axtrain.layers.counts import Count, count
 from axtrain.model_walk import calls, labels
-from axtrain.noise_models.memories import ApproximateDRAM, RobustBits
 
 _EXACT = "with exact multipliers and memories at nominal voltage"
 # Field of `Hardware`, and what it is called in words.
@@ -217,7 +216,7 @@ def exact_machine(hardware: Hardware) -> Hardware:
         hardware,
         multiplier=None,
         datapath=None,
-        **{name: _unfailing(memory) for name, memory in hardware.memories.items()},
+        **{name: memory.unfailing for name, memory in hardware.memories.items()},
         quantisation=replace(
             hardware.quantisation,
             activation_bits=hardware.activation_bits,
@@ -227,13 +226,6 @@ def exact_machine(hardware: Hardware) -> Hardware:
             weight_encoding=None,
         ),
     )
-
-
-def _unfailing(memory: Any) -> Any:
-    if not isinstance(memory, ApproximateDRAM):
-        return None
-    interval = memory.nominal_interval_s
-    return ApproximateDRAM(refresh_interval_s=interval, nominal_interval_s=interval)
 
 
 def _layer_energy(name: str, counted: Count, hardware: Hardware) -> LayerEnergy:
@@ -304,17 +296,18 @@ def _assumptions(hardware: Hardware) -> list[str]:
         part = getattr(hardware, name)
         if part is None:
             continue
-        if isinstance(part, ApproximateDRAM):
-            lines += _dram_in_words(model, part, words)
+        if is_dynamic(part):
+            lines += _dram_in_words(model, part.refresh_intervals_s[1], words)
         elif not has_voltages(part):
             lines.append(f"the {words} has no voltage{'s' if part.voltage else ''}, so it is counted at nominal energy")
         if has_decoder(part) and model.is_default("decoder_pj_per_word"):
             lines.append(
-                f"the decoder of the {words}'s {part.protection.kind} costs {model.decoder_pj_per_word:g} pJ per word: "
-                "no figure known (EnergyModel's decoder_pj_per_word)"
+                f"the decoder of the {words}'s {part.protection.label} costs {model.decoder_pj_per_word:g} pJ per "
+                "word: no figure known (EnergyModel's decoder_pj_per_word)"
             )
-        if isinstance(getattr(part, "protection", None), RobustBits):
-            lines.append(f"the robust cells of the {words} cost as much as its others")
+        assumption = getattr(getattr(part, "protection", None), "assumption", "")
+        if assumption:
+            lines.append(assumption.format(memory=words))
         width = getattr(part, "accumulator_bits", model.accumulator_bits)
         if width != model.accumulator_bits:
             lines.append(
@@ -329,10 +322,10 @@ def _assumptions(hardware: Hardware) -> list[str]:
     return lines
 
 
-def _dram_in_words(model: EnergyModel, memory: ApproximateDRAM, words: str) -> list[str]:
+def _dram_in_words(model: EnergyModel, standard_s: float, words: str) -> list[str]:
     if not model.is_default("dram_refresh_share"):
         return []
     return [
         f"refresh is {100 * model.dram_refresh_share:g} % of an access to the {words} at its standard interval, "
-        f"{memory.nominal_interval_s:g} s, and falls as one over the interval (illustrative)"
+        f"{standard_s:g} s, and falls as one over the interval (illustrative)"
     ]

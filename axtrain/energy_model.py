@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from axtrain.noise_models.carry_chain import relative_delay
-from axtrain.noise_models.description import Description
-from axtrain.noise_models.memories import ApproximateDRAM, RobustBits
+from axtrain.noise_models.description import Part
 
 
 class Supply(NamedTuple):
@@ -19,7 +18,7 @@ class Supply(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyModel(Description):
+class EnergyModel(Part):
     """Energies in picojoules at nominal voltage, 45 nm (Horowitz 2014; fits as in QKeras' energy model).
 
     At a supply V of its own, each part of the hardware spends, from the energy E of its operations at nominal
@@ -72,7 +71,7 @@ class EnergyModel(Description):
     """pJ per word read or written, for the circuit that encodes, checks or corrects it, at the memory's nominal
     voltage. No figure at hand, so 0; give that of your decoder. The cells that hold check bits are paid for."""
     dram_pj_per_bit: float = 20.3
-    """pJ per bit read or written in an `ApproximateDRAM`, in place of the on-chip memory's (Horowitz 2014: 1.3 nJ
+    """pJ per bit read or written in a dynamic memory, in place of the on-chip memory's (Horowitz 2014: 1.3 nJ
     for 64 bits), refresh at the standard interval included."""
     dram_refresh_share: float = 0.2
     """Share of `dram_pj_per_bit` that is refresh at the standard interval, 0 to 1; it falls as one over the
@@ -137,9 +136,9 @@ class EnergyModel(Description):
         cells, bit_pj = float(bits), on_chip_pj_per_bit
         if memory is not None:
             cells = memory.cells_per_word(bits)
-        if isinstance(memory, ApproximateDRAM):
-            refresh = self.dram_refresh_share * memory.nominal_interval_s / memory.refresh_interval_s
-            bit_pj = self.dram_pj_per_bit * (1 - self.dram_refresh_share + refresh)
+        if is_dynamic(memory):
+            interval, nominal = memory.refresh_intervals_s
+            bit_pj = self.dram_pj_per_bit * (1 - self.dram_refresh_share + self.dram_refresh_share * nominal / interval)
         return cells * bit_pj + (self.decoder_pj_per_word if has_decoder(memory) else 0.0)
 
     def supply(self, part: Any) -> Supply:
@@ -150,7 +149,7 @@ class EnergyModel(Description):
         Raises:
             ValueError: a voltage that is not above the threshold, where the delay law ends.
         """
-        if isinstance(part, ApproximateDRAM):
+        if is_dynamic(part):
             return Supply(1.0, 0.0)
         if not has_voltages(part):
             return Supply(1.0, self.leakage_share)
@@ -195,4 +194,9 @@ def has_voltages(part: Any) -> bool:
 def has_decoder(part: Any) -> bool:
     """Whether a memory's words pass through a circuit that checks or corrects them."""
     protection = getattr(part, "protection", None)
-    return protection is not None and not isinstance(protection, RobustBits)
+    return protection is not None and protection.has_decoder
+
+
+def is_dynamic(part: Any) -> bool:
+    """Whether a part is a memory that is refreshed."""
+    return getattr(part, "refresh_intervals_s", None) is not None

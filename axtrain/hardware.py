@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from axtrain.energy_model import EnergyModel
@@ -157,8 +157,8 @@ class Hardware(Description):
             "name": self.name,
             "multiplier": None if self.multiplier is None else self.multiplier.to_dict(),
             **{name: None if part is None else part.to_dict() for name, part in self._faulty_parts.items()},
-            "quantisation": asdict(self.quantisation),
-            "energy": asdict(self.energy),
+            "quantisation": self.quantisation.to_dict(),
+            "energy": self.energy.to_dict(),
         }
 
     @classmethod
@@ -184,7 +184,7 @@ class Hardware(Description):
                 parts[name] = read(parts[name])
         for name, kind in (("quantisation", Quantisation), ("energy", EnergyModel)):
             if name in parts:
-                parts[name] = kind(**parts[name])
+                parts[name] = kind.from_dict(parts[name])
         return cls(**parts)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:

@@ -6,18 +6,18 @@ Perturb every weight by a d_i of mean 0 and variance s_i^2 (theory page, section
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from axtrain.noise_models.description import Description
+from axtrain.noise_models.description import Part
 from axtrain.weight_noise import WEIGHTINGS
 
 METHODS = ("exact", "first_order")
 
 
 @dataclass(frozen=True)
-class Penalty(Description):
-    """What the three penalties share.
+class Penalty(Part):
+    """What all penalties share; a subclass gives `gradients`.
 
     Args:
         strength: what the penalty is multiplied by in the loss, >= 0.
@@ -46,7 +46,11 @@ class Penalty(Description):
     method: str = "exact"
     radius: float = 0.01
 
-    kind: ClassVar[str] = ""
+    of_outputs: ClassVar[bool] = False
+    """Whether the gradients of the outputs are penalised, rather than the loss's."""
+    bends: ClassVar[bool] = False
+    """Whether it is the gradient's own gradient that is penalised."""
+    _what = "penalty"
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, str):
@@ -69,15 +73,21 @@ class Penalty(Description):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={getattr(self, name)!r}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able description; `penalty_from_dict` rebuilds an equal object."""
-        described = asdict(self)
-        return {"kind": self.kind, **described, "layers": None if self.layers is None else list(self.layers)}
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """One step's gradients with the penalty.
 
-    @classmethod
-    def from_dict(cls, description: dict[str, Any]) -> Penalty:
-        """Rebuilds what `to_dict` gave."""
-        return penalty_from_dict(description)
+        Args:
+            step: an `axtrain.penalty_gradients.PenalisedLoss`, which has the passes over the batch, the weights that
+                count and the strength of the penalty.
+
+        Returns:
+            (gradients of the scaled loss with the penalty, one for each of `step.passes.variables`; outputs; loss;
+            value of the penalty before the strength).
+
+        Raises:
+            NotImplementedError: here, in the base of all penalties.
+        """
+        raise NotImplementedError(f"A penalty needs a method `gradients`. Received: {self!r}")
 
 
 class OutputSensitivity(Penalty):
@@ -94,6 +104,11 @@ class OutputSensitivity(Penalty):
     """
 
     kind = "output_sensitivity"
+    of_outputs = True
+
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """By differentiating twice, or from a second pass at moved weights; see `Penalty.gradients`."""
+        return step.exactly() if self.method == "exact" else step.output_sensitivity()
 
 
 class LossGradient(Penalty):
@@ -110,6 +125,10 @@ class LossGradient(Penalty):
         if self.probes != 1:
             raise ValueError(f"The loss has one gradient, and nothing to probe. Received: probes={self.probes!r}")
 
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """By differentiating twice, or from a second pass at moved weights; see `Penalty.gradients`."""
+        return step.exactly() if self.method == "exact" else step.loss_gradient()
+
 
 class Curvature(Penalty):
     """R3, the mean rise of the loss to second order: ``1/2 sum_i s_i^2 H_ii = 1/2 E (s z)' H (s z)``.
@@ -119,19 +138,17 @@ class Curvature(Penalty):
     """
 
     kind = "curvature"
+    bends = True
+
+    def gradients(self, step: Any) -> tuple[list, Any, Any, Any]:
+        """By differentiating three times, or from passes at moved weights; see `Penalty.gradients`."""
+        return step.exactly() if self.method == "exact" else step.curvature()
 
 
-_KINDS = {kind.kind: kind for kind in (OutputSensitivity, LossGradient, Curvature)}
-
-
-def penalty_from_dict(description: dict[str, Any]) -> Penalty:
-    """Rebuilds what `Penalty.to_dict` gave.
+def penalty_from_dict(description: dict[str, Any]) -> Any:
+    """`Penalty.from_dict`: rebuilds what a penalty's `to_dict` gave.
 
     Raises:
-        ValueError: not a description of a penalty.
+        ValueError: not a description of a penalty, or of a class that is not registered.
     """
-    arguments = dict(description)
-    kind = arguments.pop("kind", None)
-    if kind not in _KINDS:
-        raise ValueError(f"A penalty's `kind` must be one of {sorted(_KINDS)}. Received: kind={kind!r}")
-    return _KINDS[kind](**arguments)
+    return Penalty.from_dict(description)

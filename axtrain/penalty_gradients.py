@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from axtrain.penalties import Curvature, OutputSensitivity, Penalty
+from axtrain.penalties import Penalty
 from axtrain.step_passes import Passes
 from axtrain.weight_noise import NoisyWeight
 
@@ -54,14 +54,11 @@ class PenalisedLoss:
         Returns:
             (gradients for `passes.variables`, outputs, loss, value of the penalty before `strength`).
         """
-        if self.penalty.method == "exact":
-            return self._exactly()
-        if isinstance(self.penalty, OutputSensitivity):
-            return self._output_sensitivity()
-        return self._curvature() if isinstance(self.penalty, Curvature) else self._loss_gradient()
+        return self.penalty.gradients(self)
 
-    def _exactly(self):
-        bends, picked = isinstance(self.penalty, Curvature), [noisy.variable.value for noisy in self.noisy]
+    def exactly(self):
+        """The same four, of any penalty here, by differentiating as often as it takes."""
+        bends, picked = self.penalty.bends, [noisy.variable.value for noisy in self.noisy]
         with tf.GradientTape() as tape:
             with tf.GradientTape(persistent=True) if bends else nullcontext() as second:
                 with tf.GradientTape(persistent=True) as first:
@@ -78,7 +75,8 @@ class PenalisedLoss:
             total = self.scaled(loss + self.strength / self.replicas * value)
         return tape.gradient(total, self._own), outputs, loss, value
 
-    def _output_sensitivity(self):
+    def output_sensitivity(self):
+        """The same four, of R2 to first order."""
         passes, penalty = self.passes, self.penalty
         with tf.GradientTape(persistent=True) as tape:
             outputs, loss = passes.whole()
@@ -104,7 +102,8 @@ class PenalisedLoss:
                 total[index] += beyond - factor * here
         return total, outputs, loss, value
 
-    def _loss_gradient(self):
+    def loss_gradient(self):
+        """The same four, of R1 to first order."""
         (total, part), outputs, loss = self._loss_slopes()
         slopes = [slope * self.replicas for slope in self._picked(part)]
         size, moved = self._moved([s * v for s, v in zip(self._variance, slopes, strict=True)])
@@ -112,7 +111,8 @@ class PenalisedLoss:
         bent = [self.strength / size * (beyond - here) for beyond, here in bent]
         return self._with(total, bent), outputs, loss, 0.5 * self._squares(slopes)
 
-    def _curvature(self):
+    def curvature(self):
+        """The same four, of R3 to first order."""
         (total, part), outputs, loss = self._loss_slopes()
         value = 0.0
         for _ in range(self.penalty.probes):
@@ -163,14 +163,14 @@ class PenalisedLoss:
 
     def _sources(self, outputs, loss) -> list:
         """What is differentiated first: probed outputs, or the loss, once for each probe."""
-        if not isinstance(self.penalty, OutputSensitivity):
+        if not self.penalty.of_outputs:
             return [loss * self.replicas] * self.penalty.probes
         flat = keras.tree.flatten(outputs)
         return [_dot(self._signs_like(outputs), flat) for _ in range(self.penalty.probes)]
 
     def _share(self, outputs) -> Any:
         """What a sum of squared slopes is multiplied by: 1/B of the outputs', 1/2 of the loss's."""
-        if not isinstance(self.penalty, OutputSensitivity):
+        if not self.penalty.of_outputs:
             return 0.5
         return 1 / ops.cast(ops.shape(keras.tree.flatten(outputs)[0])[0], "float32")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from axtrain.noise_models.description import Description
+from axtrain.noise_models.description import Part
 
 
 def _choice(name: str, value: Any, allowed: tuple) -> None:
@@ -14,7 +14,7 @@ def _choice(name: str, value: Any, allowed: tuple) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantisation(Description):
+class Quantisation(Part):
     """How real numbers become operand codes; `None` leaves a choice to the multiplier.
 
     Weights are symmetric, one scale per output channel or per kernel. Activations have one scale per tensor.

@@ -218,7 +218,7 @@ def _memory_in_words(memory) -> str:
     if memory is None:
         return "never fails"
     voltage = "" if memory.voltage is None else f"{memory.voltage:g} V, "
-    protection = "" if memory.protection is None else f", {memory.protection.kind} protection"
+    protection = "" if memory.protection is None else f", {memory.protection.label} protection"
     return f"{voltage}BER {memory.rate:.2g}, {memory.fault}, {memory.encoding}{protection}"
 
 
@@ -226,7 +226,7 @@ def _accumulation_in_words(datapath) -> str:
     if datapath is None:
         return "exact in 32 bits"
     voltage = "" if datapath.voltage is None else f" at {datapath.voltage:g} V"
-    return f"by a datapath that fails ({datapath.kind}{voltage})"
+    return f"by a datapath that fails ({datapath.label}{voltage})"
 
 
 def _print(result: Summary, name: str, no_energy: str, console) -> None:

@@ -46,6 +46,8 @@ def with_sensitivity(model: keras.Model, penalty: Penalty) -> keras.Model:
     """
     if not isinstance(penalty, Penalty):
         raise TypeError(f"`penalty` must be one such as axtrain.OutputSensitivity. Received: penalty={penalty!r}")
+    if type(penalty).gradients is Penalty.gradients:
+        raise TypeError(f"`penalty` must have a method `gradients`. Received: penalty={penalty!r}")
     own = type(model).train_step
     if own not in (keras.Model.train_step, SensitivityTraining.train_step):
         raise ValueError(

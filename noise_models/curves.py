@@ -12,11 +12,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .description import Description
+from .description import Part
 from .reading import csv_rows
 
 
@@ -31,8 +31,18 @@ def check_voltage(voltage: float) -> float:
     return value
 
 
+class Curve(Part):
+    """Base of all curves; subclasses are frozen dataclasses and give the rate at a voltage."""
+
+    _what = "curve"
+
+    def __call__(self, voltage: float) -> float:
+        """Bit error rate at `voltage` volts."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, kw_only=True)
-class ProbitCurve(Description):
+class ProbitCurve(Curve):
     """Cells whose minimum voltages are Gaussian: `BER(V) = Phi((mean_v - V) / deviation_v)`.
 
     Valid for every positive voltage; at `V = mean_v` half of the cells fail. Source: theory page, section 5.
@@ -53,6 +63,8 @@ class ProbitCurve(Description):
     deviation_v: float
     source: str
 
+    kind: ClassVar[str] = "probit"
+
     def __post_init__(self) -> None:
         for name in ("mean_v", "deviation_v"):
             value = getattr(self, name)
@@ -64,23 +76,9 @@ class ProbitCurve(Description):
         # erfc keeps its relative accuracy in the tail, where 1 - Phi would cancel.
         return 0.5 * math.erfc((check_voltage(voltage) - self.mean_v) / (self.deviation_v * math.sqrt(2.0)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description that `curve_from_dict` reads."""
-        return {
-            "kind": "probit",
-            "mean_v": self.mean_v,
-            "deviation_v": self.deviation_v,
-            "source": self.source,
-        }
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> ProbitCurve:
-        """The curve that `to_dict` described."""
-        return cls(**{key: value for key, value in config.items() if key != "kind"})
-
 
 @dataclass(frozen=True, kw_only=True)
-class TabulatedCurve(Description):
+class TabulatedCurve(Curve):
     """Measured rates, interpolated linearly in `log10(rate)` over the voltage.
 
     Valid from the lowest to the highest voltage of the table; there is no extrapolation. Source: theory page,
@@ -102,6 +100,8 @@ class TabulatedCurve(Description):
     voltages: Sequence[float]
     rates: Sequence[float]
     source: str
+
+    kind: ClassVar[str] = "tabulated"
 
     def __post_init__(self) -> None:
         if len(self.voltages) != len(self.rates) or len(self.voltages) < 2:
@@ -167,36 +167,15 @@ class TabulatedCurve(Description):
                 source=os.path.basename(path) if source is None else source,
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description that `curve_from_dict` reads."""
-        return {
-            "kind": "tabulated",
-            "voltages": list(self.voltages),
-            "rates": list(self.rates),
-            "source": self.source,
-        }
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> TabulatedCurve:
-        """The curve that `to_dict` described."""
-        return cls(**{key: value for key, value in config.items() if key != "kind"})
-
 
 ILLUSTRATIVE = ProbitCurve(mean_v=0.35, deviation_v=0.065, source="illustrative, chosen here")
 """Not measured; chosen here: 1.1e-2 at 0.5 V, 6.2e-4 at 0.56 V, 6.0e-5 at 0.6 V, 3.6e-8 at 0.7 V."""
 
 
-def curve_from_dict(config: dict[str, Any]) -> ProbitCurve | TabulatedCurve:
-    """The curve that a `to_dict` described.
+def curve_from_dict(config: dict[str, Any]) -> Any:
+    """`Curve.from_dict`: the curve that a `to_dict` described.
 
     Raises:
-        ValueError: for an unknown `kind`.
+        ValueError: for an unknown `kind`, or a class that is not registered.
     """
-    kinds: dict[Any, type[ProbitCurve] | type[TabulatedCurve]] = {
-        "probit": ProbitCurve,
-        "tabulated": TabulatedCurve,
-    }
-    kind = config.get("kind")
-    if kind not in kinds:
-        raise ValueError(f"A curve's `kind` must be one of {', '.join(kinds)}. Received: kind={kind!r}")
-    return kinds[kind].from_dict(config)
+    return Curve.from_dict(config)

@@ -10,6 +10,7 @@ imported there, not with this module); `expected` and `variance` are its closed 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,10 @@ class TimingErrors(Datapath):
             nominal_voltage=model.nominal_voltage,
             source=model.source,
         )
+
+    def with_voltage(self, voltage: float, chain: CarryChain) -> Datapath | None:
+        """At another supply, in volts, if the chain made it: a datapath keeps rates and no chain."""
+        return _remade(self, voltage, chain, [self.accumulator_bits])
 
     @property
     def error_rate(self) -> float:
@@ -184,6 +189,10 @@ class DroppedMACs(Datapath):
         """
         rate = model.miss_rates(voltage, accumulator_bits)[-1]
         return cls(rate=rate, voltage=voltage, nominal_voltage=model.nominal_voltage, source=model.source)
+
+    def with_voltage(self, voltage: float, chain: CarryChain) -> Datapath | None:
+        """At another supply, in volts, if the chain made it: a datapath keeps rates and no chain."""
+        return _remade(self, voltage, chain, range(2, 33))
 
     @property
     def needs_squares(self) -> bool:
@@ -334,6 +343,15 @@ class MeasuredDatapath(Datapath):
         return np.full(np.shape(accumulators), rate * (residuals**2).mean() - (rate * residuals.mean()) ** 2)
 
 
+def _remade(datapath: Any, voltage: float, chain: CarryChain, widths: Iterable[int]) -> Any:
+    if not chain.threshold_voltage < (datapath.voltage or 0) <= chain.nominal_voltage:
+        return None
+    at = type(datapath).at_voltage
+    fitting = [bits for bits in widths if at(datapath.voltage, chain, bits) == datapath]
+    # Several fit where nothing is ever late at its own voltage; then its width is not known.
+    return at(voltage, chain, fitting[0]) if len(fitting) == 1 else None
+
+
 def _level(shape: Any, words: Any) -> Any:
     """int32 tensor of `shape`: which of `LEVELS` equally likely levels each output draws."""
     from keras import ops
@@ -344,14 +362,10 @@ def _level(shape: Any, words: Any) -> Any:
     return ops.reshape(top, shape)
 
 
-def datapath_from_dict(config: dict[str, Any]) -> Datapath:
-    """The datapath that a `to_dict` described.
+def datapath_from_dict(config: dict[str, Any]) -> Any:
+    """`Datapath.from_dict`: the datapath that a `to_dict` described.
 
     Raises:
-        ValueError: for an unknown `kind`.
+        ValueError: for an unknown `kind`, or a class that is not registered.
     """
-    kinds = {datapath.kind: datapath for datapath in (TimingErrors, DroppedMACs, MeasuredDatapath)}
-    kind = config.get("kind")
-    if kind not in kinds:
-        raise ValueError(f"A datapath's `kind` must be one of {', '.join(kinds)}. Received: kind={kind!r}")
-    return kinds[kind].from_dict(config)
+    return Datapath.from_dict(config)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from .carry_chain import check_number
-from .description import Description
+from .carry_chain import CarryChain, check_number
+from .description import Part
 
 
-class Datapath(Description):
-    """What all datapaths share; subclasses are frozen dataclasses."""
+class Datapath(Part):
+    """What all datapaths share; subclasses are frozen dataclasses that override `apply`.
 
-    voltage: Any
-    nominal_voltage: Any
-    kind = ""
+    They may have a `voltage` with a `nominal_voltage`, in volts, and closed forms, `expected` and `variance`.
+    """
+
+    voltage: Any = None
+    nominal_voltage: Any = None
+    _what = "datapath"
 
     @property
     def needs_squares(self) -> bool:
@@ -91,26 +93,28 @@ class Datapath(Description):
     def _play(self, accumulators: Any, words: Any, strength: Any, squares: Any) -> Any:
         raise NotImplementedError
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description that `datapath_from_dict` reads."""
-        config: dict[str, Any] = {"kind": self.kind}
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            value = value.item() if isinstance(value, np.generic) else value
-            config[field.name] = list(value) if isinstance(value, tuple) else value
-        return config
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> Any:
-        """The datapath that `to_dict` described.
+    def expected(self, accumulators: Any, *, strength: float = 1.0) -> np.ndarray:
+        """Mean of a read of each accumulator; this class has no closed form.
 
         Raises:
-            ValueError: for an entry that this datapath does not have.
+            ValueError: always; a subclass that has one overrides this.
         """
-        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        unknown = sorted(set(config) - {*names, "kind"})
-        if unknown:
-            raise ValueError(
-                f"A datapath of kind {cls.kind!r} has the entries {', '.join(names)}. Received: {unknown!r}"
-            )
-        return cls(**{key: value for key, value in config.items() if key != "kind"})
+        raise self._no_closed_form()
+
+    def variance(self, accumulators: Any, *, strength: float = 1.0, squares: Any = None) -> np.ndarray:
+        """Variance of a read of each accumulator; as for `expected`."""
+        raise self._no_closed_form()
+
+    def _no_closed_form(self) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__} has no closed form; give it an `expected` and a `variance`. Received: {self!r}"
+        )
+
+    def with_voltage(self, voltage: float, chain: CarryChain) -> Datapath | None:
+        """The same datapath at another supply, where `chain` is seen to have made it; else `None`, the default.
+
+        Args:
+            voltage: in volts.
+            chain: what says how often a path misses the clock at a voltage.
+        """
+        return None

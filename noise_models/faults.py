@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .description import Part
 from .fused import traced
 
 MAX_WIDTH = 32
@@ -23,7 +24,7 @@ _CELL, _VALUE, _ROW, _COLUMN = range(4)  # what numbers are drawn for
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clustering:
+class Clustering(Part):
     """Faults that come in rows and columns, as those of undervolted arrays do (arXiv 1912.00154).
 
     A cell fails where ``sqrt(1 - r - c) z_cell + sqrt(r) z_row + sqrt(c) z_column < Phi^-1(rate)`` with standard
@@ -42,6 +43,8 @@ class Clustering:
     row_cells: int
     rows: float = 0.0
     columns: float = 0.0
+
+    _what = "clustering"
 
     def __post_init__(self) -> None:
         if isinstance(self.row_cells, bool) or not isinstance(self.row_cells, int) or self.row_cells < 1:

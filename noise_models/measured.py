@@ -264,10 +264,6 @@ class MeasuredMemory(Memory):
         found = [ops.reshape(mask, shape) for mask in masks]
         return found[0], found[1] if self.fault == "stuck" else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description that `memory_from_dict` reads."""
-        return {**super().to_dict(), "maps": [item.to_dict() for item in self.maps]}
-
 
 @lru_cache(maxsize=16)
 def _cells(found: FaultMap) -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from .curves import ILLUSTRATIVE, ProbitCurve, TabulatedCurve
+from .curves import ILLUSTRATIVE, Curve
 from .faults import Clustering
 from .measured import FaultMap, MeasuredMemory
 from .memory import FAULTS, Memory, in_range
@@ -56,13 +55,10 @@ class BitErrors(Memory):
 
     kind: ClassVar[str] = "bit_errors"
 
-    def __post_init__(self) -> None:
-        self._check()
-
-    @property
-    def voltage(self) -> None:
-        """None: a bare rate has no supply voltage."""
-        return None
+    def dial(self, rate: float) -> BitErrors | None:
+        """The same memory at another rate."""
+        # A class derived from this one may read otherwise; it can have a dial of its own.
+        return replace(self, rate=rate) if type(self) is BitErrors else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,8 @@ class NearThresholdSRAM(Memory):
 
     Args:
         voltage: Supply, in volts.
-        curve: Bit error rate of a voltage: a `ProbitCurve` or a `TabulatedCurve`; illustrative by default.
+        curve: Bit error rate of a voltage: a `ProbitCurve`, a `TabulatedCurve` or another `Curve`; illustrative by
+            default.
         fault: As for `BitErrors`; persistent by default, since weak cells are a chip's own.
         nominal_voltage: Supply at which the memory is free of faults, for energy comparisons, in volts; at
             least `voltage`. 1.0 V is chosen here.
@@ -88,8 +85,8 @@ class NearThresholdSRAM(Memory):
     '6.2e-04'
     """
 
-    voltage: float
-    curve: ProbitCurve | TabulatedCurve | Callable[[float], float] = ILLUSTRATIVE
+    voltage: float = field()
+    curve: Curve = ILLUSTRATIVE
     fault: str = "persistent"
     nominal_voltage: float = 1.0
     share_of_ones: float = 0.5
@@ -97,9 +94,10 @@ class NearThresholdSRAM(Memory):
     kind: ClassVar[str] = "near_threshold_sram"
 
     def __post_init__(self) -> None:
-        if not (callable(self.curve) and hasattr(self.curve, "to_dict")):
+        if not isinstance(self.curve, Curve):
             raise ValueError(
-                "`curve` must be a ProbitCurve or a TabulatedCurve (measurements: TabulatedCurve.from_csv). "
+                "`curve` must be a ProbitCurve, a TabulatedCurve (measurements: TabulatedCurve.from_csv) or a Curve of "
+                "your own. "
                 f"Received: curve={self.curve!r}"
             )
         for name in ("voltage", "nominal_voltage"):
@@ -117,6 +115,13 @@ class NearThresholdSRAM(Memory):
     def rate(self) -> float:
         """Probability that a cell is faulty at this voltage."""
         return self.curve(self.voltage)
+
+    def dial(self, rate: float) -> BitErrors | None:
+        """Bit errors at that rate: they fail in the same cells."""
+        if type(self) is not NearThresholdSRAM:
+            return None
+        same = ("fault", "share_of_ones", "encoding", "protection", "clustering")
+        return BitErrors(rate=rate, **{name: getattr(self, name) for name in same})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,19 +185,20 @@ class ApproximateDRAM(Memory):
         return self.share_of_anti_cells
 
     @property
-    def voltage(self) -> None:
-        """None: the supply stays nominal."""
-        return None
+    def refresh_intervals_s(self) -> tuple[float, float]:
+        """The refresh interval and the standard one, in seconds."""
+        return self.refresh_interval_s, self.nominal_interval_s
+
+    @property
+    def unfailing(self) -> ApproximateDRAM:
+        """A dynamic memory refreshed at the standard interval."""
+        return ApproximateDRAM(refresh_interval_s=self.nominal_interval_s, nominal_interval_s=self.nominal_interval_s)
 
 
-def memory_from_dict(config: dict[str, Any]) -> Memory:
-    """The memory that a `to_dict` described.
+def memory_from_dict(config: dict[str, Any]) -> Any:
+    """`Memory.from_dict`: the memory that a `to_dict` described.
 
     Raises:
-        ValueError: for an unknown `kind`.
+        ValueError: for an unknown `kind`, or a class that is not registered.
     """
-    kinds = {memory.kind: memory for memory in (BitErrors, NearThresholdSRAM, ApproximateDRAM, MeasuredMemory)}
-    kind = config.get("kind")
-    if kind not in kinds:
-        raise ValueError(f"A memory's `kind` must be one of {', '.join(kinds)}. Received: kind={kind!r}")
-    return kinds[kind].from_dict(config)
+    return Memory.from_dict(config)

@@ -6,17 +6,17 @@ it. `read` plays it on tensors (Keras is imported there, not with this module).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .curves import curve_from_dict
-from .description import Description
+from .curves import Curve
+from .description import Part
 from .encodings import ENCODINGS, check_word, decode, encode, stored_bits, whole_codes
 from .faults import Clustering, faulty_cells, flip, stuck
 from .fused import fused
-from .protections import Protection, protection_from_dict
+from .protections import Protection
 from .read_distribution import distribution, word_values
 
 FAULTS = ("random", "persistent", "stuck")
@@ -24,8 +24,12 @@ FAULTS = ("random", "persistent", "stuck")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory(Description):
-    """Base of all memories; subclasses give `rate` and `voltage`.
+class Memory(Part):
+    """Base of all memories; subclasses are frozen keyword-only dataclasses that give a `rate`, as field or property.
+
+    They may give a `voltage` with a `nominal_voltage` (else there is none), a `fault` (else `"persistent"`) and a
+    `share_of_ones` (else a half) too, and override `rates` where the cells of a word fail differently. One that fails
+    in another way overrides `read`, with `expected` and `variance` where it has closed forms.
 
     Args:
         encoding: how words are stored, one of `axtrain.noise_models.encodings.ENCODINGS`.
@@ -40,7 +44,7 @@ class Memory(Description):
     protection: Protection | None = None
     clustering: Clustering | None = None
 
-    kind: ClassVar[str] = ""
+    _what = "memory"
 
     if TYPE_CHECKING:  # subclasses have them, as fields or as properties
 
@@ -52,6 +56,12 @@ class Memory(Description):
         def fault(self) -> Any: ...  # noqa: D102
         @property
         def share_of_ones(self) -> Any: ...  # noqa: D102
+
+    else:
+        voltage, fault, share_of_ones = None, "persistent", 0.5
+
+    def __post_init__(self) -> None:
+        self._check()
 
     def _check(self) -> None:
         if self.fault not in FAULTS:
@@ -83,6 +93,42 @@ class Memory(Description):
     def per_chip(self) -> bool:
         """Whether the faults belong to the chip: the same cells at every read, drawn from the chip's seed."""
         return self.fault != "random"
+
+    def rates(self, bits: int) -> Any:
+        """How often the cells of a word fail: a number, or one for each of its `bits` cells, lowest first.
+
+        `rate` is to be their mean. Cells that differ take no protection, which has cells of its own.
+        """
+        return self.rate
+
+    def with_rate(self, rate: float) -> Memory | None:
+        """The same memory at another bit error rate; `None` where `rate` is none of its arguments."""
+        return self._with("rate", rate)
+
+    def with_voltage(self, voltage: float) -> Memory | None:
+        """The same memory at another supply, in volts; `None` where it has no voltage."""
+        return None if self.voltage is None else self._with("voltage", voltage)
+
+    def _with(self, name: str, value: float) -> Memory | None:
+        changed: dict[str, Any] = {field.name: value for field in fields(self) if field.name == name}
+        return replace(self, **changed) if changed else None
+
+    def dial(self, rate: float) -> Memory | None:
+        """A memory that at noise strength s fails, to the cell, as this one does at a rate of ``rate s``.
+
+        By it a sweep plays all its points in one compiled function. `None`, the default, compiles one for each.
+        """
+        return None
+
+    @property
+    def refresh_intervals_s(self) -> tuple[float, float] | None:
+        """Refresh interval and standard one of a dynamic memory, in seconds, for its energy; `None` for others."""
+        return None
+
+    @property
+    def unfailing(self) -> Memory | None:
+        """What it is compared with in energy: it where nothing fails; `None` is on chip, at nominal voltage."""
+        return None
 
     def cells_per_word(self, bits: int) -> float:
         """Cells that one word takes, its protection's included."""
@@ -150,27 +196,41 @@ class Memory(Description):
 
     def _faulty(self, shape: Any, protection: Protection, bits: int, seed: Any, strength: Any, address: int):
         """Masks of faulty cells, and of the values that stuck ones hold (`None` where cells flip)."""
-        rates = protection.rates(np.float32(self.rate) * strength, strength, bits)
+        rate = self.rates(bits)
+        if np.ndim(rate):
+            self._check_unprotected(rate)
+            rates = [np.float32(each) * strength for each in rate]
+        else:
+            rates = protection.rates(np.float32(rate) * strength, strength, bits)
         share = self.share_of_ones if self.fault == "stuck" else None
         options: dict[str, Any] = {"share_of_ones": share, "address": address, "clustering": self.clustering}
         faulty, ones = faulty_cells(shape, protection.width(bits), seed, rates, **options)
         return faulty, None if share is None else ones
 
+    def _check_unprotected(self, rates: Any) -> None:
+        if self.protection is not None:
+            raise ValueError(
+                "Cells of a word that fail differently take no protection, since it has cells of its own. Use "
+                f"protection=None. Received: protection={self.protection!r}, rates={rates!r}"
+            )
+
     def flip_probabilities(self, stored: np.ndarray, strength: float = 1.0, rate: float | None = None) -> np.ndarray:
         """Probability that a cell is read inverted, given the bit it stores: p, or the share of p stuck otherwise.
 
         Args:
-            stored: bits, any shape.
+            stored: bits, any shape; the last axis is that of a word's.
             strength: number in [0, 1] that multiplies the rate.
-            rate: of these cells, where it is not the memory's.
+            rate: of these cells, where it is not what `rates` gives.
 
         Returns:
             float64 array of that shape.
         """
-        rate = (self.rate if rate is None else rate) * strength
+        rates = np.asarray(self.rates(np.shape(stored)[-1]) if rate is None else rate, np.float64) * strength
+        if rates.ndim:
+            self._check_unprotected(rates)
         if self.fault != "stuck":
-            return np.full(np.shape(stored), float(rate))
-        return np.where(stored, rate * (1.0 - self.share_of_ones), rate * self.share_of_ones)
+            return np.full(np.shape(stored), rates)
+        return np.where(stored, rates * (1.0 - self.share_of_ones), rates * self.share_of_ones)
 
     def expected(self, codes: Any, bits: int, *, strength: float = 1.0) -> np.ndarray:
         """Mean of a read of each code, over reads (random faults) or chips (the others).
@@ -191,7 +251,7 @@ class Memory(Description):
 
         Raises:
             ValueError: for codes that the encoding cannot represent, a bad word length or strength, or a
-                memory without a closed form (clustered faults, stuck cells under SECDED).
+                memory without a closed form (clustered faults, stuck cells under SECDED, a `read` of its own).
 
         >>> from axtrain.noise_models.memories import BitErrors
         >>> float(BitErrors(rate=0.01).expected(100, 8))
@@ -214,6 +274,11 @@ class Memory(Description):
     def _moments(self, codes: Any, bits: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
         if not in_range(strength, 0.0, 1.0):
             raise ValueError(f"`strength` must be a number in [0, 1]. Received: strength={strength!r}")
+        if type(self).read is not Memory.read:
+            raise ValueError(
+                f"{type(self).__name__} has a `read` of its own, so it needs an `expected` and a `variance` of its own "
+                f"where their closed forms are asked for. Received: {self!r}"
+            )
         if self.clustering is not None:
             raise ValueError(
                 "Cells that fail together have no closed form here; use clustering=None, which has the same rate of "
@@ -230,37 +295,16 @@ class Memory(Description):
         mean = np.where(stored, 1.0 - wrong, wrong)
         return _weighed(mean, mean * (1.0 - mean), self.encoding)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description that `memory_from_dict` reads."""
-        config: dict[str, Any] = {"kind": self.kind}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Clustering):
-                value = {item.name: getattr(value, item.name) for item in fields(value)}
-            config[field.name] = value.to_dict() if hasattr(value, "to_dict") else value
-        return config
-
     @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> Any:
-        """The memory that `to_dict` described.
-
-        Raises:
-            ValueError: for an entry that this memory does not have.
-        """
-        names = [field.name for field in fields(cls)]
-        unknown = sorted(set(config) - {*names, "kind"})
-        if unknown:
-            raise ValueError(f"A memory of kind {cls.kind!r} has the entries {', '.join(names)}. Received: {unknown!r}")
-        arguments = {key: value for key, value in config.items() if key != "kind"}
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The memory with the arguments that `get_config` gave; errors as for `from_dict`."""
         readers = {
-            "curve": curve_from_dict,
-            "protection": protection_from_dict,
-            "clustering": lambda described: Clustering(**described),
+            "curve": Curve.from_dict,
+            "protection": Protection.from_dict,
+            "clustering": Clustering.from_dict,
         }
-        for name, reader in readers.items():
-            if isinstance(arguments.get(name), dict):
-                arguments[name] = reader(arguments[name])
-        return cls(**arguments)
+        read = {name: readers[name](config[name]) for name in readers if isinstance(config.get(name), dict)}
+        return super().from_config({**config, **read})
 
 
 def in_range(value: Any, low: float, high: float) -> bool:

@@ -6,18 +6,32 @@ when some of them did. Each costs cells, which the energy of a read pays for.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from . import secded
+import numpy as np
+
+from . import read_distribution, secded
+from .description import Part
+from .read_distribution import zero_word
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protection:
-    """Base of all: words are stored and read as they are."""
+class Protection(Part):
+    """Base of all: words are stored and read as they are. Subclasses are frozen keyword-only dataclasses."""
 
     kind: ClassVar[str] = "none"
     encodings: ClassVar[tuple[str, ...]] = ("twos_complement", "sign_magnitude", "offset", "unsigned")
+    has_decoder: ClassVar[bool] = True
+    """Whether words pass through a circuit that checks or corrects them, which a read pays for."""
+    assumption: ClassVar[str] = ""
+    """What the energy of a protected `{memory}` takes for granted, in words; nothing by default."""
+    _what = "protection"
+
+    @property
+    def follows_rate(self) -> bool:
+        """Whether every cell's rate is the memory's or none, so that a sweep may turn it by the noise strength."""
+        return type(self).rates is Protection.rates
 
     def width(self, bits: int) -> int:
         """Cells of a stored word of the tensors that `store` makes."""
@@ -57,9 +71,27 @@ class Protection:
         """
         return read
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description that `protection_from_dict` reads."""
-        return {"kind": self.kind, **asdict(self)}
+    def read_chances(self, memory: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+        """Probability of each word that a read of each stored one returns: the closed form of a read.
+
+        Args:
+            memory: of independent cells, whose `flip_probabilities` say how often a cell is read inverted.
+            stored: bits of the words, lowest first, shape (N, bits).
+            bits: of a word.
+            strength: number in [0, 1] that multiplies the memory's rate.
+
+        Returns:
+            float64 array of shape (N, 2^bits).
+
+        Raises:
+            ValueError: where there is no closed form, as by default for a class that has a `recover` of its own.
+        """
+        if type(self) is not Protection:
+            raise ValueError(
+                f"{type(self).__name__} has no closed form: give it `read_chances`, or read many words with "
+                f"`Memory.read`. Received: protection={self!r}"
+            )
+        return read_distribution.flipped(stored, memory.flip_probabilities(stored, strength))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +107,13 @@ class RobustBits(Protection):
     rate: float = 0.0
 
     kind: ClassVar[str] = "robust_bits"
+    has_decoder: ClassVar[bool] = False
+    assumption: ClassVar[str] = "the robust cells of the {memory} cost as much as its others"
+
+    @property
+    def follows_rate(self) -> bool:
+        """Whether the robust cells never fail: they have a rate of their own."""
+        return self.rate == 0
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
@@ -87,6 +126,12 @@ class RobustBits(Protection):
         if self.count > bits:
             raise ValueError(f"A word of {bits} bits has no {self.count} top bits. Received: count={self.count!r}")
         return [rate] * (bits - self.count) + [self.rate * strength] * self.count
+
+    def read_chances(self, memory: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+        """Independent bits, the top ones at their own rate."""
+        flips, top = memory.flip_probabilities(stored, strength), bits - self.count
+        flips[:, top:] = memory.flip_probabilities(stored[:, top:], strength, self.rate)
+        return read_distribution.flipped(stored, flips)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +160,10 @@ class Parity(Protection):
         word = ops.bitwise_and(read, (1 << bits) - 1)
         return ops.where(_parity(read, bits + 1) == 0, word, zero_word(bits, encoding))
 
+    def read_chances(self, memory: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+        """The words after an even number of wrong cells, and zero after an odd one."""
+        return read_distribution.checked(memory, stored, bits, strength)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SignMasking(Protection):
@@ -132,6 +181,11 @@ class SignMasking(Protection):
     kind: ClassVar[str] = "sign_masking"
     encodings: ClassVar[tuple[str, ...]] = ("twos_complement", "sign_magnitude")
 
+    @property
+    def follows_rate(self) -> bool:
+        """True: a robust sign never fails."""
+        return True
+
     def rates(self, rate: Any, strength: Any, bits: int) -> Any:
         """The sign's cell apart."""
         return [rate] * (bits - 1) + [0.0] if self.robust_sign else rate
@@ -147,6 +201,10 @@ class SignMasking(Protection):
             return kept
         negative = ops.right_shift(read, bits - 1)  # 0 or 1
         return ops.bitwise_or(kept, wrong * negative)
+
+    def read_chances(self, memory: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+        """For each sign that may be read, the other bits are kept or follow it."""
+        return read_distribution.masked(memory, self.robust_sign, stored, strength)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +262,10 @@ class SECDED(Protection):
         images, size = ops.shape(words)
         return ops.reshape(groups, (images, -1))[:, :size]
 
+    def read_chances(self, memory: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+        """The error that each pattern of wrong cells leaves; five and more of a group count as none."""
+        return read_distribution.grouped(memory, self, stored, bits, strength)
+
     def _check_parts(self, bits: int) -> range:
         return range(0, secded.CHECK_BITS[self.data_bits], bits)
 
@@ -232,23 +294,19 @@ class Triplication(Protection):
         either = ops.bitwise_or(ops.bitwise_and(a, b), ops.bitwise_and(a, c))
         return ops.bitwise_or(either, ops.bitwise_and(b, c))
 
+    def read_chances(self, memory: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+        """Independent bits, each wrong where two copies or three are."""
+        flips = memory.flip_probabilities(stored, strength)
+        return read_distribution.flipped(stored, flips**2 * (3 - 2 * flips))
 
-def zero_word(bits: int, encoding: str) -> int:
-    """The word of the code 0."""
-    return 1 << (bits - 1) if encoding == "offset" else 0
 
-
-def protection_from_dict(config: dict[str, Any]) -> Protection:
-    """The protection that a `to_dict` described.
+def protection_from_dict(config: dict[str, Any]) -> Any:
+    """`Protection.from_dict`: the protection that a `to_dict` described.
 
     Raises:
-        ValueError: for an unknown `kind`.
+        ValueError: for an unknown `kind`, or a class that is not registered.
     """
-    kinds = {each.kind: each for each in (RobustBits, Parity, SignMasking, SECDED, Triplication)}
-    kind = config.get("kind")
-    if kind not in kinds:
-        raise ValueError(f"A protection's `kind` must be one of {', '.join(kinds)}. Received: kind={kind!r}")
-    return kinds[kind](**{name: value for name, value in config.items() if name != "kind"})
+    return Protection.from_dict(config)
 
 
 def _parity(words: Any, bits: int) -> Any:

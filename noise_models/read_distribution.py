@@ -15,7 +15,6 @@ import numpy as np
 
 from . import secded
 from .encodings import ENCODINGS, code_range, stored_bits
-from .protections import SECDED, Parity, RobustBits, SignMasking, Triplication, zero_word
 
 _WEIGHTS = 4
 """Most wrong bits of a group that are counted one by one; five of 39 cells fail together once in 10^9 at 1e-3."""
@@ -25,7 +24,7 @@ def distribution(memory: Any, codes: Any, bits: int, strength: float = 1.0) -> n
     """Probability of each word that a read of each code returns.
 
     Args:
-        memory: of independent cells, with `flip_probabilities`, `encoding` and `protection`.
+        memory: of independent cells, with `flip_probabilities`, `encoding` and a `protection`.
         codes: integers of shape (N,).
         bits: word length; the result has ``2^bits`` columns.
         strength: number in [0, 1] that multiplies the rate.
@@ -34,24 +33,10 @@ def distribution(memory: Any, codes: Any, bits: int, strength: float = 1.0) -> n
         float64 array of shape (N, 2^bits). With SECDED five and more wrong bits of a group count as none.
 
     Raises:
-        ValueError: where a code's error depends on the other words of its group (stuck cells under SECDED).
+        ValueError: where a code's error depends on the other words of its group (stuck cells under SECDED), or the
+            protection has no closed form.
     """
-    stored = stored_bits(codes, bits, memory.encoding)
-    protection = memory.protection
-    flips = memory.flip_probabilities(stored, strength)
-    if isinstance(protection, RobustBits):
-        top = bits - protection.count
-        flips[:, top:] = memory.flip_probabilities(stored[:, top:], strength, protection.rate)
-    if isinstance(protection, SECDED):
-        return _grouped(memory, protection, stored, bits, strength)
-    if isinstance(protection, Triplication):
-        flips = flips**2 * (3 - 2 * flips)
-    if isinstance(protection, Parity):
-        return _checked(memory, stored, flips, bits, strength)
-    if isinstance(protection, SignMasking):
-        return _masked(memory, protection, stored, flips)
-    ones = np.where(stored, 1 - flips, flips)
-    return _independent(ones)
+    return memory.protection.read_chances(memory, stored_bits(codes, bits, memory.encoding), bits, strength)
 
 
 def word_values(bits: int, encoding: str) -> np.ndarray:
@@ -70,6 +55,16 @@ def word_values(bits: int, encoding: str) -> np.ndarray:
     return np.where(words >= half, words + 2 * low, words).astype(np.float64)
 
 
+def zero_word(bits: int, encoding: str) -> int:
+    """The word of the code 0."""
+    return 1 << (bits - 1) if encoding == "offset" else 0
+
+
+def flipped(stored: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Words whose bits are read inverted independently: both (N, bits), to (N, 2^bits)."""
+    return _independent(np.where(stored, 1 - flips, flips))
+
+
 def _independent(ones: np.ndarray) -> np.ndarray:
     """Words whose bits are one independently: (N, bits) to (N, 2^bits)."""
     words = np.ones((len(ones), 1))
@@ -78,8 +73,9 @@ def _independent(ones: np.ndarray) -> np.ndarray:
     return words
 
 
-def _checked(memory: Any, stored: np.ndarray, flips: np.ndarray, bits: int, strength: float) -> np.ndarray:
+def checked(memory: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
     """Parity: the words after an even number of wrong cells, and zero after an odd one."""
+    flips = memory.flip_probabilities(stored, strength)
     parity = stored.sum(axis=1, keepdims=True) % 2
     wrong = memory.flip_probabilities(parity, strength)
     signed = np.where(stored, 1 - flips, -flips)  # each wrong bit turns the sign
@@ -87,16 +83,17 @@ def _checked(memory: Any, stored: np.ndarray, flips: np.ndarray, bits: int, stre
     difference = np.ones((len(stored), 1))
     for one, zero in zip(signed.T, others.T, strict=True):
         difference = np.concatenate([difference * zero[:, None], difference * one[:, None]], axis=1)
-    every = _independent(np.where(stored, 1 - flips, flips))
+    every = flipped(stored, flips)
     even = (every + difference * (1 - 2 * wrong)) / 2
     even[:, zero_word(bits, memory.encoding)] += 1 - even.sum(axis=1)
     return even
 
 
-def _masked(memory: Any, protection: SignMasking, stored: np.ndarray, flips: np.ndarray) -> np.ndarray:
+def masked(memory: Any, robust_sign: bool, stored: np.ndarray, strength: float) -> np.ndarray:
     """Sign masking: for each sign that may be read, the other bits are kept or follow it."""
+    flips = memory.flip_probabilities(stored, strength)
     sign, low, wrong = stored[:, -1], stored[:, :-1], flips[:, :-1]
-    turned = np.zeros(len(stored)) if protection.robust_sign else flips[:, -1]
+    turned = np.zeros(len(stored)) if robust_sign else flips[:, -1]
     negative = np.where(sign, 1 - turned, turned)
     follow = 0.0 if memory.encoding == "sign_magnitude" else 1.0
     parts = []
@@ -106,7 +103,8 @@ def _masked(memory: Any, protection: SignMasking, stored: np.ndarray, flips: np.
     return np.concatenate(parts, axis=1)
 
 
-def _grouped(memory: Any, protection: SECDED, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+def grouped(memory: Any, protection: Any, stored: np.ndarray, bits: int, strength: float) -> np.ndarray:
+    """SECDED: the error that each pattern of wrong cells of a group leaves in one of its words."""
     if memory.fault == "stuck":
         raise ValueError(
             "Stuck cells under SECDED depend on the other words of the group, so a word alone has no closed form; "
@@ -127,7 +125,7 @@ def _grouped(memory: Any, protection: SECDED, stored: np.ndarray, bits: int, str
 
 
 @lru_cache(maxsize=16)
-def _residuals(protection: SECDED, bits: int) -> tuple[tuple[np.ndarray, float], ...]:
+def _residuals(protection: Any, bits: int) -> tuple[tuple[np.ndarray, float], ...]:
     """For 0, 1, .. wrong cells of a group: how many patterns leave each error in a word, and how many zero it.
 
     The mean over the words of the group.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from .description import Part
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retention:
+class Retention(Part):
     """Log-normal retention times: a cell is lost after t seconds with probability ``Phi(ln(t / median) / spread)``.
 
     A log-normal tail is the usual model of the leaky cells (Hamamoto 1998); which numbers hold is a matter of
@@ -30,6 +31,8 @@ class Retention:
     spread: float
     source: str
 
+    _what = "retention"
+
     def __post_init__(self) -> None:
         for name in ("median_s", "spread"):
             value = getattr(self, name)
@@ -40,15 +43,6 @@ class Retention:
         """Probability that a cell does not hold for `interval_s` seconds."""
         # erfc keeps its relative accuracy in the tail.
         return 0.5 * math.erfc(-math.log(interval_s / self.median_s) / (self.spread * math.sqrt(2.0)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able description that `from_dict` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> Retention:
-        """The distribution that `to_dict` described."""
-        return cls(**config)
 
 
 ILLUSTRATIVE_RETENTION = Retention(median_s=100.0, spread=1.25, source="illustrative, chosen here")

@@ -113,7 +113,8 @@ class ShardLayout:
             products = ops.take(products, np.argsort(stage.sums), axis=0) if stage.groups > 1 else products
         else:
             products = _added(products, stage)
-        return ops.reshape(products, (stage.groups, -1, *ops.shape(products)[1:]))
+        nodes = stage.results // stage.groups  # said, since a graph that does not know the batch knows no -1 either
+        return ops.reshape(products, (stage.groups, nodes, *ops.shape(products)[1:]))
 
 
 class MatrixLayout(ShardLayout):

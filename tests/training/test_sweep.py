@@ -538,7 +538,7 @@ class TestErrors:
         assert counted.calls == 0
 
     def test_nothing_to_sweep(self, on_sram, make_noisy, data):
-        with pytest.raises(ValueError, match=r"no layer has a BitErrors memory\. Received: weight_memory \(NearThres"):
+        with pytest.raises(ValueError, match=r"rate of its own, such as BitErrors\. Received: weight_memory \(NearTh"):
             quiet(on_sram, *data, rates=(0.1,))
         with pytest.raises(
             ValueError, match=r"Nothing to sweep.*with a voltage.*Received: weight_memory \(BitErrors\)"
@@ -592,14 +592,12 @@ class TestNotes:
     def test_a_datapath_whose_width_is_not_known_stays(self):
         never_late = ax.datapaths.DroppedMACs.at_voltage(1.0)
         assert never_late.rate == 0
-        assert operating_points.remade(never_late, 0.7, ILLUSTRATIVE_CHAIN) is None
+        assert never_late.with_voltage(0.7, ILLUSTRATIVE_CHAIN) is None
         narrow = ax.datapaths.DroppedMACs.at_voltage(0.7, accumulator_bits=20)
         at_lower = ax.datapaths.DroppedMACs.at_voltage(0.65, accumulator_bits=20)
-        assert operating_points.remade(narrow, 0.65, ILLUSTRATIVE_CHAIN) == at_lower
-        assert (
-            operating_points.remade(ax.datapaths.MeasuredDatapath(error_rate=0.1, voltage=0.7), 0.6, ILLUSTRATIVE_CHAIN)
-            is None
-        )
+        assert narrow.with_voltage(0.65, ILLUSTRATIVE_CHAIN) == at_lower
+        measured = ax.datapaths.MeasuredDatapath(error_rate=0.1, voltage=0.7)
+        assert measured.with_voltage(0.6, ILLUSTRATIVE_CHAIN) is None
 
     def test_ranges_that_follow_the_batches(self, network, data):
         found = quiet(network, *data, voltages=(0.6,), chips=1, hardware=ax.Hardware(weight_memory=SRAM(voltage=0.6)))

@@ -37,7 +37,7 @@ def hardware_rows(hardware: Hardware) -> list[tuple[str, str]]:
         rows.append((part, f"{width}, {_memory(memory)}"))
     datapath = hardware.datapath
     voltage = "" if getattr(datapath, "voltage", None) is None else f" at {datapath.voltage:g} V"
-    words = "exact in 32 bits" if datapath is None else f"on a datapath that fails{voltage} ({_spoken(datapath.kind)})"
+    words = "exact in 32 bits" if datapath is None else f"on a datapath that fails{voltage} ({_spoken(datapath.label)})"
     return [*rows, ("sums", words)]
 
 
@@ -52,12 +52,12 @@ def in_short(hardware: Hardware) -> str:
 def _memory(memory: Any) -> str:
     if memory is None:
         return "in a memory that never fails"
-    where = _MEMORIES.get(memory.kind, _spoken(memory.kind))
+    where = _MEMORIES.get(memory.label, _spoken(memory.label))
     at = "" if memory.voltage is None else f" at {memory.voltage:g} V"
     words = f"in {where}{at}: {100 * memory.rate:.2g} % of the bits are wrong ({_FAULTS[memory.fault]})"
     if memory.rate == 0:
         words = f"in {where}{at}: no bit is wrong"
-    guarded = "" if memory.protection is None else f", protected by {_spoken(memory.protection.kind)}"
+    guarded = "" if memory.protection is None else f", protected by {_spoken(memory.protection.label)}"
     return f"{words}, {_spoken(memory.encoding)}{guarded}"
 
 

@@ -6,21 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 from axtrain.hardware import Hardware
-from axtrain.noise_models.datapath import CarryChain, DroppedMACs, TimingErrors
-from axtrain.noise_models.memories import BitErrors, NearThresholdSRAM, RobustBits
+from axtrain.noise_models.carry_chain import CarryChain
 
 
 def at(hardware: Hardware, value: float, by_rate: bool, chain: CarryChain, notes: dict[str, None]) -> Hardware:
     """One layer's hardware at a voltage or error rate; what stays as it was is noted."""
     changes: dict[str, Any] = {
-        name: replace(memory, **{"rate" if by_rate else "voltage": value})
-        for name, memory in swept(hardware, by_rate).items()
+        name: _set_to(memory, value, by_rate) for name, memory in swept(hardware, by_rate).items()
     }
     for name, memory in hardware.memories.items():
         if name not in changes:
             notes[f"{name} ({type(memory).__name__}) stays as it is, at rate {memory.rate:.2g}"] = None
     if hardware.datapath is not None:
-        again = None if by_rate else remade(hardware.datapath, value, chain)
+        again = None if by_rate else hardware.datapath.with_voltage(value, chain)
         if again is None:
             why = "" if by_rate else ", since `chain` did not make it"
             notes[f"datapath ({type(hardware.datapath).__name__}) stays as it is{why}"] = None
@@ -32,23 +30,15 @@ def at(hardware: Hardware, value: float, by_rate: bool, chain: CarryChain, notes
 def swept(hardware: Hardware, by_rate: bool) -> dict[str, Any]:
     """The memories that the sweep sets, by the name of their field."""
     found = hardware.memories.items()
-    return {
-        name: memory
-        for name, memory in found
-        if (by_rate and isinstance(memory, BitErrors)) or (not by_rate and memory.voltage is not None)
-    }
+    return {name: memory for name, memory in found if _set_to(memory, _now(memory, by_rate), by_rate) is not None}
 
 
-def remade(datapath, voltage: float, chain: CarryChain):
-    """The datapath at another voltage if the chain is seen to have made it: a datapath keeps rates and no chain."""
-    kind = type(datapath)
-    reached = chain.threshold_voltage < (datapath.voltage or 0) <= chain.nominal_voltage
-    if kind not in (TimingErrors, DroppedMACs) or not reached:
-        return None
-    widths = [datapath.accumulator_bits] if kind is TimingErrors else range(2, 33)
-    fitting = [bits for bits in widths if kind.at_voltage(datapath.voltage, chain, bits) == datapath]
-    # Several fit where nothing is ever late at its own voltage; then its width is not known.
-    return kind.at_voltage(voltage, chain, fitting[0]) if len(fitting) == 1 else None
+def _now(memory: Any, by_rate: bool) -> Any:
+    return memory.rate if by_rate else memory.voltage
+
+
+def _set_to(memory: Any, value: float, by_rate: bool) -> Any:
+    return memory.with_rate(value) if by_rate else memory.with_voltage(value)
 
 
 def dialled(parts: tuple[Hardware, ...]) -> tuple[Hardware, list[float]] | None:
@@ -61,15 +51,13 @@ def dialled(parts: tuple[Hardware, ...]) -> tuple[Hardware, list[float]] | None:
     if all(part is first for part in parts):
         return first, [1.0] * len(parts)
     rates = [{memory.rate for memory in part.memories.values()} for part in parts]
-    hashed = all(isinstance(memory, (BitErrors, NearThresholdSRAM)) for memory in first.memories.values())
-    own = any(isinstance(m.protection, RobustBits) and m.protection.rate > 0 for m in first.memories.values())
-    if first.datapath is not None or not hashed or own or any(len(each) > 1 for each in rates):
+    own = any(m.protection is not None and not m.protection.follows_rate for m in first.memories.values())
+    if first.datapath is not None or own or any(len(each) > 1 for each in rates):
         return None
     levels = [each.pop() for each in rates]
     # A power of two, so that its product with the strength is float32(rate) without any rounding.
     ceiling = 0.5 if max(levels) <= 0.5 else 1.0
-    same = ("fault", "share_of_ones", "encoding", "protection", "clustering")
-    memories: dict[str, Any] = {}
-    for name, memory in first.memories.items():
-        memories[name] = BitErrors(rate=ceiling, **{field: getattr(memory, field) for field in same})
+    memories: dict[str, Any] = {name: memory.dial(ceiling) for name, memory in first.memories.items()}
+    if None in memories.values():
+        return None
     return replace(first, **memories), [level / ceiling for level in levels]

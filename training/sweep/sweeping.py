@@ -64,7 +64,7 @@ def sweep(
         model: a model from `axtrain.convert`, of any fidelity; it is not changed. Noise strength is taken as 1.
         x, y: test samples and labels; or a tuple (x, y) in place of both.
         voltages: in volts, in any order, each once.
-        rates: error rates for `BitErrors` memories, in place of voltages.
+        rates: error rates for memories whose `rate` is an argument, such as `BitErrors`, in place of voltages.
         chips, seed, metric, batch_size: as for `axtrain.evaluate`.
         hardware: plays every hardware layer, bit-exactly, in place of its own; ranges stay. A plain model is
             converted to it, with the ranges of each batch.
@@ -180,7 +180,8 @@ def _operating_points(layers, values: list[float], by_rate: bool, chain: CarryCh
     notes: dict[str, None] = {}
     points = [[at(layer.hardware, value, by_rate, chain, notes) for layer in layers] for value in values]
     if all(part is layer.hardware for part, layer in zip(points[0], layers, strict=True)):
-        wanted = "BitErrors memory" if by_rate else "memory with a voltage, nor a datapath of `chain`"
+        by_voltage = "memory with a voltage, nor a datapath of `chain`"
+        wanted = "memory with a rate of its own, such as BitErrors" if by_rate else by_voltage
         raise ValueError(f"Nothing to sweep: no layer has a {wanted}. Received: {'; '.join(notes) or 'no memory'}")
     if any(not state.calibrated and not float(state.seen) for state in _states(layers)):
         notes["activation ranges are each batch's own; convert with calibration data to fix them"] = None

@@ -240,7 +240,8 @@ def _check_target(folder: Path) -> None:
 
 
 def _about(described: dict[str, Any]) -> str:
-    kind = "none" if described["protection"] is None else described["protection"]["kind"]
+    protection = described["protection"] or {"kind": "none"}
+    kind = protection.get("kind") or protection["class_name"]
     return (
         f"{described['rows']} rows of {described['width']} bits; codes of {described['bits']} bits in "
         f"{described['encoding']}, protection {kind}: words of {described['cells_per_word']} cells, lowest bit first"

@@ -191,7 +191,7 @@ def model_format(model: Any) -> WordFormat:
 
 def _listed(formats: dict[WordFormat, list[str]]) -> str:
     return "; ".join(
-        f"{names[0]!r}: {found.encoding}, protection {found.protection.kind}" for found, names in formats.items()
+        f"{names[0]!r}: {found.encoding}, protection {found.protection.label}" for found, names in formats.items()
     )
 
 

@@ -29,6 +29,7 @@ _PUBLIC = {
     "EnergyModel": "axtrain.energy_model:EnergyModel",
     "emulation": "axtrain.emulation",
     "layers": "axtrain.layers",
+    "register_layer": "axtrain.layers.registry:register_layer",
     "interop": "axtrain.interop",
     "convert": "axtrain.conversion:convert",
     "strip": "axtrain.conversion:strip",

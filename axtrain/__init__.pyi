@@ -29,6 +29,7 @@ from axtrain.integers.memory.image import read_memory as read_memory
 from axtrain.integers.memory.image import write_memory as write_memory
 from axtrain.integers.onnx_files.comparing import compare_onnx as compare_onnx
 from axtrain.integers.onnx_files.writing import write_onnx as write_onnx
+from axtrain.layers.registry import register_layer as register_layer
 from axtrain.loading import load_model as load_model
 from axtrain.noise_models import curves as curves
 from axtrain.noise_models import datapath as _datapath

@@ -42,7 +42,7 @@ def convert(
 
     Dense, EinsumDense, Conv1D, Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D, MultiHeadAttention,
     LSTM and GRU layers become their approximate counterparts at every depth of nested models; all else stays as
-    it is and is listed in the report.
+    it is and is listed in the report. `axtrain.register_layer` adds layers.
 
     Args:
         model: a built Sequential or Functional model. It is not changed.
@@ -126,6 +126,7 @@ def strip(model: keras.Model) -> keras.Model:
 
     Raises:
         TypeError, ValueError: not a Sequential or Functional model.
+        ValueError: an approximate layer of which nobody said what it is without hardware (`axtrain.register_layer`).
         ValueError: more of a coded layer's shards are wrong than its code corrects.
     """
     check_model(model)

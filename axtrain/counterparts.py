@@ -2,37 +2,9 @@
 
 from __future__ import annotations
 
-import keras
-
 from axtrain.cloning import another, config_of
-from axtrain.layers import (
-    ApproxConv1D,
-    ApproxConv2D,
-    ApproxConv2DTranspose,
-    ApproxDense,
-    ApproxDepthwiseConv2D,
-    ApproxEinsumDense,
-    ApproxGRU,
-    ApproximateLayer,
-    ApproxLSTM,
-    ApproxMultiHeadAttention,
-    ApproxSeparableConv2D,
-)
-from axtrain.layers.einsum import equation_obstacle
-
-APPROXIMATE = {
-    keras.layers.Dense: ApproxDense,
-    keras.layers.Conv1D: ApproxConv1D,
-    keras.layers.Conv2D: ApproxConv2D,
-    keras.layers.DepthwiseConv2D: ApproxDepthwiseConv2D,
-    keras.layers.SeparableConv2D: ApproxSeparableConv2D,
-    keras.layers.Conv2DTranspose: ApproxConv2DTranspose,
-    keras.layers.EinsumDense: ApproxEinsumDense,
-    keras.layers.MultiHeadAttention: ApproxMultiHeadAttention,
-    keras.layers.LSTM: ApproxLSTM,
-    keras.layers.GRU: ApproxGRU,
-}
-PLAIN = {approximate: plain for plain, approximate in APPROXIMATE.items()}
+from axtrain.layers import ApproximateLayer
+from axtrain.layers.registry import registered
 
 
 def approximate_layer(layer, chosen, played):
@@ -41,23 +13,36 @@ def approximate_layer(layer, chosen, played):
     if hardware is None or obstacle(layer) is not None:
         return plain_layer(layer)
     config = config_of(layer)
-    kind = type(layer) if isinstance(layer, ApproximateLayer) else APPROXIMATE[type(layer)]
-    return kind.from_config({**config, **played, "hardware": hardware.to_dict(), "calibrated": False})
+    described = {**config, **played, "hardware": hardware.to_dict(), "calibrated": False}
+    return _approximate_class(layer).from_config(described)
 
 
 def plain_layer(layer):
-    """The clone of one layer without hardware."""
-    if type(layer) not in PLAIN:
+    """The clone of one layer without hardware.
+
+    Raises:
+        ValueError: an approximate layer of which nobody knows what it is without hardware.
+    """
+    if not isinstance(layer, ApproximateLayer):
         return another(layer)
+    entry, kind = registered(layer), type(layer)
+    if entry is None:
+        raise ValueError(_unknown(layer, "its Keras layer is not registered"))
+    if kind.call is not entry.approximate_class.call:
+        raise ValueError(_unknown(layer, f"it has a `call` of its own, and {entry.keras_class.__name__} another"))
     config = config_of(layer)
     for name in ("hardware", "fidelity", "engine", "gradient", "gradient_window", "rank", "residual", "calibrated"):
         config.pop(name)
-    return PLAIN[type(layer)].from_config(config)
+    try:
+        return entry.keras_class.from_config(config)
+    except TypeError as error:
+        raise ValueError(_unknown(layer, f"{entry.keras_class.__name__} cannot be made of its config")) from error
 
 
 def obstacle(layer) -> str | None:
     """Why a layer cannot run on hardware; `None` where it can."""
-    if type(layer) not in APPROXIMATE and not isinstance(layer, ApproximateLayer):
+    approximate = _approximate_class(layer)
+    if approximate is None:
         return "no approximate counterpart"
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "data_format='channels_first'"
@@ -70,6 +55,19 @@ def obstacle(layer) -> str | None:
             return "LoRA is enabled; merge it first"
         if getattr(part, "quantization_mode", None):
             return f"already quantised by Keras ({part.quantization_mode})"
-    if isinstance(layer, keras.layers.EinsumDense):
-        return equation_obstacle(layer.equation)
-    return None
+    return approximate.obstacle(layer)
+
+
+def _approximate_class(layer) -> type[ApproximateLayer] | None:
+    if isinstance(layer, ApproximateLayer):
+        return type(layer)
+    entry = registered(layer)
+    return None if entry is None else entry.approximate_class
+
+
+def _unknown(layer, reason: str) -> str:
+    kind = type(layer).__name__
+    return (
+        f"What layer {layer.name!r} is without hardware is not known: {reason}. Give "
+        f"axtrain.register_layer(keras_class, {kind}) the plain layer that {kind} is mixed with. Received: {kind}"
+    )

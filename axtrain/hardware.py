@@ -20,6 +20,7 @@ from axtrain.noise_models.reading import read_json, reading
 from axtrain.quantisation import Quantisation
 
 _FORMAT = "axtrain-hardware-1"
+_ADDED = ("energy.sign_pj_per_bit",)  # which earlier versions did not write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,7 @@ class Hardware(Description):
         with reading(path, what, remedy):
             hardware = cls.from_dict(description)
             # In a file an entry that was lost would else become its default: a memory that never fails.
-            missing = list(_missing(description, hardware.to_dict()))
+            missing = [name for name in _missing(description, hardware.to_dict()) if name not in _ADDED]
             if missing:
                 raise ValueError(f"no {', '.join(missing)}; null where there is none")
             return hardware

@@ -186,9 +186,15 @@ class MeasuredMemory(Memory):
         if not read or not all(isinstance(item, FaultMap) for item in read):
             raise ValueError(f"`maps` must hold one FaultMap or more. Received: {len(read)} maps")
         if len({(item.words, item.word_bits, item.values is None) for item in read}) > 1:
-            raise ValueError("All maps of a chip must have the same words, word_bits and kind of fault.")
+            raise ValueError(
+                "All maps of a chip must have the same words, word_bits and kind of fault. Received: maps of "
+                f"{sorted({(item.words, item.word_bits) for item in read})}"
+            )
         if self.clustering is not None:
-            raise ValueError("Measured cells lie where they lie. Leave `clustering` at None.")
+            raise ValueError(
+                "Measured cells lie where they lie. Leave `clustering` at None. "
+                f"Received: clustering={self.clustering!r}"
+            )
         if self.voltage is not None and not in_range(self.voltage, 0.0, self.nominal_voltage):
             raise ValueError(
                 f"`voltage` must not exceed nominal_voltage={self.nominal_voltage}. Received: voltage={self.voltage!r}"

@@ -78,6 +78,9 @@ class Operation:
     output: str
 
 
+PRODUCT_KINDS = ("dense", "conv2d", "depthwise_conv2d")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Product(Operation):
     """Dense, convolution or depthwise convolution: integer sums, requantised and clamped.
@@ -86,7 +89,7 @@ class Product(Operation):
     with T the multiplier's table over the codes (`a * w` for the exact one): ``T = table[a + 128, w + 128]``.
 
     Attributes:
-        kind: `"dense"`, `"conv2d"` or `"depthwise_conv2d"`.
+        kind: one of `PRODUCT_KINDS`.
         codes: int8 weights, -127 to 127: (inputs, outputs), (height, width, inputs, outputs), or
             (height, width, channels, multiplier).
         weight_scale: float32, one for each output channel.

@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from axtrain import layers
 from axtrain.emulation.table_gradient import DEFAULT_WINDOW
 from axtrain.hardware import Hardware
 from axtrain.interop.keras2_product import KERNELS, OnHardware, kernel_name
 from axtrain.interop.library import library
 from axtrain.layers.playing import STATISTICAL, Playing
+from axtrain.layers.registry import LAYERS
 
 tfmot = library()
 import tf_keras  # noqa: E402 - once the library is there
@@ -112,7 +112,7 @@ class _Registry(_PARTS.QuantizeRegistry):
 
     def supports(self, layer) -> bool:
         """False for layers with products that only Keras 3 plays on hardware."""
-        plays = {name.removeprefix("Approx") for name in layers.__all__}
+        plays = {kind.__name__ for kind in LAYERS}
         return type(layer).__name__ in KERNELS or type(layer).__name__ not in plays
 
     def get_quantize_config(self, layer):

@@ -10,9 +10,11 @@ from keras import ops
 
 from axtrain.emulation.geometry import Dense
 from axtrain.layers.activation_pair import ActivationPairState
+from axtrain.layers.counts import attention
 from axtrain.layers.einsum import ApproxEinsumDense
 from axtrain.layers.equations import EinsumProduct
 from axtrain.layers.playing import HardwareProduct, Playing, chosen_engine, play
+from axtrain.layers.registry import register_layer
 from axtrain.layers.several import SeveralProducts
 from axtrain.registration import register
 
@@ -171,3 +173,6 @@ class ApproxMultiHeadAttention(SeveralProducts, keras.layers.MultiHeadAttention)
     def biases(self) -> dict[str, Any]:
         """The projections' biases by name."""
         return {projection.name: projection.bias for projection in self._projections if projection.use_bias}
+
+
+register_layer(keras.layers.MultiHeadAttention, ApproxMultiHeadAttention, count=attention)

@@ -91,6 +91,11 @@ class ApproximateLayer(Dials, keras.layers.Layer):
         """Makes `hardware_state`; a layer of several products makes one for each."""
         self.hardware_state = HardwareState(self.hardware, calibrated, name=f"{self.name}_hardware")
 
+    @classmethod
+    def obstacle(cls, layer) -> str | None:
+        """Why a plain layer of this kind cannot run on hardware, for `convert`; `None` where it can."""
+        return None
+
     def _check_supported(self) -> None:
         """Raises ValueError for a variant of the Keras layer that the engines do not play."""
         if getattr(self, "data_format", "channels_last") != "channels_last":
@@ -177,6 +182,11 @@ class ApproximateLayer(Dials, keras.layers.Layer):
     def product_names(self) -> tuple[str, ...]:
         """What each of `products` is called within the layer; the only product of a layer has no name."""
         return ("",) if self.products else ()
+
+    @property
+    def activated_product(self) -> str | None:
+        """The product whose sums with the bias, channels last, are what the activation takes; `None` where none is."""
+        return "" if type(self).call is ApproximateLayer.call else None
 
     @property
     def biases(self) -> dict[str, Any]:

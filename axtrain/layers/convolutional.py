@@ -6,11 +6,15 @@ import keras
 
 from axtrain.emulation.geometry import Convolution
 from axtrain.layers.base import ApproximateLayer
+from axtrain.layers.counts import depthwise, kernel_layer
+from axtrain.layers.registry import register_layer
 from axtrain.registration import register
 
 
 class _Convolution(ApproximateLayer):
     """Padding with the zero-point code, which real zero is; a circuit need not give 0 for it."""
+
+    _depthwise = False
 
     def _check_supported(self) -> None:
         super()._check_supported()
@@ -22,8 +26,7 @@ class _Convolution(ApproximateLayer):
 
     @property
     def _geometry(self) -> Convolution:
-        depthwise = isinstance(self, keras.layers.DepthwiseConv2D)
-        return Convolution(tuple(self.strides), self.padding, tuple(self.dilation_rate), depthwise)
+        return Convolution(tuple(self.strides), self.padding, tuple(self.dilation_rate), self._depthwise)
 
 
 @register("ApproxConv1D")
@@ -58,3 +61,10 @@ class ApproxDepthwiseConv2D(_Convolution, keras.layers.DepthwiseConv2D):
     Raises:
         ValueError: with hardware, `data_format="channels_first"`.
     """
+
+    _depthwise = True
+
+
+register_layer(keras.layers.Conv1D, ApproxConv1D, count=kernel_layer)
+register_layer(keras.layers.Conv2D, ApproxConv2D, count=kernel_layer, lowering="conv2d")
+register_layer(keras.layers.DepthwiseConv2D, ApproxDepthwiseConv2D, count=depthwise, lowering="depthwise_conv2d")

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import keras
 
-from axtrain.layers.einsum import equation_obstacle
-from axtrain.layers.equations import EinsumProduct
+from axtrain.layers.base import ApproximateLayer
+from axtrain.layers.equations import EinsumProduct, equation_obstacle
+from axtrain.layers.registry import counting
 
 
 class Count(NamedTuple):
@@ -40,12 +41,17 @@ def count(layer: keras.Layer, input_shape: tuple, output_shape: tuple) -> Count 
         input_shape, output_shape: of the call, with the batch axis.
 
     Raises:
-        ValueError: a size is left open.
+        ValueError: a size is left open, or a layer on hardware is of a kind that was registered without a count.
     """
-    counted = next((function for kind, function in _COUNTS if isinstance(layer, kind)), None)
-    if counted is None or (isinstance(layer, keras.layers.EinsumDense) and equation_obstacle(layer.equation)):
-        return None
-    return counted(layer, tuple(input_shape), tuple(output_shape))
+    counted = counting(layer)
+    if counted is not None:
+        return counted(layer, tuple(input_shape), tuple(output_shape))
+    if isinstance(layer, ApproximateLayer) and layer.hardware is not None:
+        raise ValueError(
+            "Nothing says how many products this layer has; give axtrain.register_layer its `count`. "
+            f"Received: layer {layer.name!r} of class {type(layer).__name__}"
+        )
+    return None
 
 
 def _size(layer, sizes) -> int:
@@ -69,21 +75,27 @@ def _one_kernel(layer, summed: int, input_shape, output_shape) -> Count:
     return Count(outputs * summed, math.prod(layer.kernel.shape), inputs, outputs, _biases(layer))
 
 
-def _kernel_layer(layer, input_shape, output_shape) -> Count:
+def kernel_layer(layer, input_shape, output_shape) -> Count:
+    """One kernel whose last axis is the output channels: dense layers and convolutions."""
     return _one_kernel(layer, math.prod(layer.kernel.shape[:-1]), input_shape, output_shape)
 
 
-def _depthwise(layer, input_shape, output_shape) -> Count:
+def depthwise(layer, input_shape, output_shape) -> Count:
+    """A depthwise convolution."""
     return _one_kernel(layer, math.prod(layer.kernel.shape[:-2]), input_shape, output_shape)
 
 
-def _transposed(layer, input_shape, output_shape) -> Count:
+def transposed(layer, input_shape, output_shape) -> Count:
+    """A transposed convolution."""
     # As an accelerator runs it that convolves the widened image: inserted zeros are multiplied too, and not read.
     summed = math.prod((*layer.kernel.shape[:-2], layer.kernel.shape[-1]))
     return _one_kernel(layer, summed, input_shape, output_shape)
 
 
-def _einsum(layer, input_shape, output_shape) -> Count:
+def einsum(layer, input_shape, output_shape) -> Count | None:
+    """An einsum with a kernel; `None` where the equation is no product that hardware plays."""
+    if equation_obstacle(layer.equation):
+        return None
     # Counted from the inputs: Keras may leave the output's rows open.
     product, weights = EinsumProduct.parse(layer.equation), math.prod(layer.kernel.shape)
     sizes = dict(zip(product.second, layer.kernel.shape, strict=True))
@@ -93,7 +105,8 @@ def _einsum(layer, input_shape, output_shape) -> Count:
     return Count(rows * weights, weights, inputs, rows * columns, _biases(layer))
 
 
-def _separable(layer, input_shape, output_shape) -> Count:
+def separable(layer, input_shape, output_shape) -> Count:
+    """A depthwise convolution and a pointwise one."""
     # The depthwise product's outputs are written, and read again by the pointwise one.
     weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
     pixels = _size(layer, output_shape[1:-1])
@@ -102,7 +115,8 @@ def _separable(layer, input_shape, output_shape) -> Count:
     return Count(pixels * weights, weights, inputs, outputs, _biases(layer))
 
 
-def _recurrent(layer, input_shape, output_shape) -> Count:
+def recurrent(layer, input_shape, output_shape) -> Count:
+    """LSTM and GRU."""
     # The hidden state is read and written at every step, whatever the layer returns; the gates' sums stay in the
     # accumulators, which take the sums of both products.
     weights = math.prod(layer.cell.kernel.shape) + math.prod(layer.cell.recurrent_kernel.shape)
@@ -111,7 +125,8 @@ def _recurrent(layer, input_shape, output_shape) -> Count:
     return Count(steps * weights, weights, steps * features + hidden, hidden, _biases(layer.cell))
 
 
-def _attention(layer, input_shape, output_shape) -> Count:
+def attention(layer, input_shape, output_shape) -> Count:
+    """Multi-head attention: projections, scores and combination."""
     # A call's record has the query's shape alone; the others are those that the layer was built for.
     shapes = layer.get_build_config()["shapes_dict"]
     value_shape = shapes["value_shape"]
@@ -139,14 +154,3 @@ def _attention(layer, input_shape, output_shape) -> Count:
         inputs += tokens * features
         outputs += tokens * kernel // features
     return Count(multiplications, weights, inputs, outputs, biases)
-
-
-_COUNTS = (
-    (keras.layers.DepthwiseConv2D, _depthwise),
-    (keras.layers.Conv2DTranspose, _transposed),
-    ((keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D), _kernel_layer),
-    (keras.layers.EinsumDense, _einsum),
-    (keras.layers.SeparableConv2D, _separable),
-    (keras.layers.MultiHeadAttention, _attention),
-    ((keras.layers.LSTM, keras.layers.GRU), _recurrent),
-)

@@ -6,6 +6,8 @@ import keras
 
 from axtrain.emulation.geometry import Dense
 from axtrain.layers.base import ApproximateLayer
+from axtrain.layers.counts import kernel_layer
+from axtrain.layers.registry import register_layer
 from axtrain.registration import register
 
 
@@ -33,3 +35,6 @@ class ApproxDense(ApproximateLayer, keras.layers.Dense):
     """
 
     _geometry = Dense()
+
+
+register_layer(keras.layers.Dense, ApproxDense, count=kernel_layer, lowering="dense")

@@ -7,8 +7,10 @@ from keras import ops
 
 from axtrain.emulation.geometry import Dense
 from axtrain.layers.base import ApproximateLayer
-from axtrain.layers.equations import EinsumProduct
+from axtrain.layers.counts import einsum
+from axtrain.layers.equations import EinsumProduct, equation_obstacle
 from axtrain.layers.playing import play
+from axtrain.layers.registry import register_layer
 from axtrain.registration import register
 
 
@@ -37,8 +39,13 @@ class ApproxEinsumDense(ApproximateLayer, keras.layers.EinsumDense):
 
     _geometry = Dense()
 
+    @classmethod
+    def obstacle(cls, layer) -> str | None:
+        """An equation that is not one matrix product."""
+        return equation_obstacle(layer.equation)
+
     def _check_supported(self) -> None:
-        reason = equation_obstacle(self.equation)
+        reason = self.obstacle(self)
         if reason is not None:
             raise ValueError(
                 f"Hardware plays an equation that is one matrix product of inputs and kernel, and {reason}. Use "
@@ -90,12 +97,4 @@ class ApproxEinsumDense(ApproximateLayer, keras.layers.EinsumDense):
         return self._product(inputs).restored(matrix, ops.shape(inputs), self.kernel.shape)
 
 
-def equation_obstacle(equation: str) -> str | None:
-    """Why an equation of inputs and kernel is not one matrix product; `None` where it is."""
-    try:
-        product = EinsumProduct.parse(equation)
-    except ValueError as error:
-        return str(error)
-    if product.batch:
-        return f"the equation {equation!r} gives the kernel the batch axes {list(product.batch)}"
-    return None
+register_layer(keras.layers.EinsumDense, ApproxEinsumDense, count=einsum)

@@ -98,3 +98,14 @@ def _arranged(values, axes: str, groups: Sequence[str]):
     sizes = dict(zip(axes, ops.shape(values), strict=True))
     values = ops.transpose(values, [axes.index(axis) for group in groups for axis in group])
     return ops.reshape(values, [math.prod(sizes[axis] for axis in group) for group in groups])
+
+
+def equation_obstacle(equation: str) -> str | None:
+    """Why an equation of inputs and kernel is not one matrix product; `None` where it is."""
+    try:
+        product = EinsumProduct.parse(equation)
+    except ValueError as error:
+        return str(error)
+    if product.batch:
+        return f"the equation {equation!r} gives the kernel the batch axes {list(product.batch)}"
+    return None

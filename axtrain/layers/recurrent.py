@@ -9,7 +9,9 @@ from keras import ops
 from keras.src import backend
 
 from axtrain.emulation.geometry import Dense
+from axtrain.layers.counts import recurrent
 from axtrain.layers.playing import HardwareProduct
+from axtrain.layers.registry import register_layer
 from axtrain.layers.several import SeveralProducts
 from axtrain.layers.time_loop import LoopProduct, float32
 from axtrain.registration import register
@@ -171,3 +173,7 @@ class ApproxGRU(_Recurrent, keras.layers.GRU):
         inner = r * inner[:, 2 * units :] if self.reset_after else recurrent.gates(r * hidden, masks, units, 2, 3)
         g = self.activation(sums[:, 2 * units :] + inner)
         return [z * hidden + (1 - z) * g]
+
+
+register_layer(keras.layers.LSTM, ApproxLSTM, count=recurrent)
+register_layer(keras.layers.GRU, ApproxGRU, count=recurrent)

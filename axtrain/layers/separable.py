@@ -8,7 +8,9 @@ import keras
 from keras import ops
 
 from axtrain.emulation.geometry import Convolution
+from axtrain.layers.counts import separable
 from axtrain.layers.playing import HardwareProduct, play
+from axtrain.layers.registry import register_layer
 from axtrain.layers.several import SeveralProducts
 from axtrain.registration import register
 
@@ -67,3 +69,11 @@ class ApproxSeparableConv2D(SeveralProducts, keras.layers.SeparableConv2D):
     def biases(self) -> dict[str, Any]:
         """The bias, added to the pointwise sums."""
         return {"pointwise": self.bias} if self.use_bias else {}
+
+    @property
+    def activated_product(self) -> str | None:
+        """The pointwise one."""
+        return "pointwise" if type(self).call is ApproxSeparableConv2D.call else None
+
+
+register_layer(keras.layers.SeparableConv2D, ApproxSeparableConv2D, count=separable)

@@ -7,6 +7,8 @@ from keras import ops
 
 from axtrain.emulation.geometry import Convolution, padded
 from axtrain.layers.base import ApproximateLayer
+from axtrain.layers.counts import transposed
+from axtrain.layers.registry import register_layer
 from axtrain.registration import register
 
 
@@ -48,6 +50,9 @@ class ApproxConv2DTranspose(ApproximateLayer, keras.layers.Conv2DTranspose):
         extra = self.output_padding or (None, None)
         axes = zip(self.kernel_size, self.strides, self.dilation_rate, extra, strict=True)
         return padded(image, [border(self.padding, *axis) for axis in axes], 0.0)
+
+
+register_layer(keras.layers.Conv2DTranspose, ApproxConv2DTranspose, count=transposed)
 
 
 def widened(image, strides):

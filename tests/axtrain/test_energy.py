@@ -1,5 +1,6 @@
 """Every term of the energy against numbers by hand, its scaling with each voltage, and sums that add up."""
 
+import json
 from dataclasses import fields, replace
 
 import keras
@@ -109,10 +110,15 @@ def test_a_signed_circuit_has_no_signs_beside_it():
     assert not any("sign of each" in line for line in estimate.assumptions)
 
 
-def test_hardware_written_before_signs_were_counted():
+def test_hardware_written_before_signs_were_counted(tmp_path):
     described = ax.Hardware(multiplier=powered(0.4)).to_dict()
     del described["energy"]["sign_pj_per_bit"]
-    assert ax.Hardware.from_dict(described) == ax.Hardware(multiplier=powered(0.4))
+    (tmp_path / "old.json").write_text(json.dumps(described))
+    assert ax.Hardware.from_json(tmp_path / "old.json") == ax.Hardware(multiplier=powered(0.4))
+    del described["energy"]["add_pj_per_bit"]
+    (tmp_path / "old.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"no energy\.add_pj_per_bit; null"):
+        ax.Hardware.from_json(tmp_path / "old.json")
 
 
 def test_a_layer_without_bias_reads_none():

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 import axtrain as ax
+from axtrain.layers.registry import LAYERS as REGISTERED
 
 LAYERS = {
     "dense": (ax.layers.ApproxDense, {"units": 5}, (3, 7)),
@@ -81,18 +82,7 @@ LAYERS = {
     "attention": (ax.layers.ApproxMultiHeadAttention, {"num_heads": 2, "key_dim": 3, "value_dim": 4}, (2, 5, 6)),
 }
 SEVERAL_PRODUCTS = {"separable", "lstm", "gru", "gru_reset_before", "attention"}
-PLAIN = {
-    ax.layers.ApproxDense: keras.layers.Dense,
-    ax.layers.ApproxConv1D: keras.layers.Conv1D,
-    ax.layers.ApproxConv2D: keras.layers.Conv2D,
-    ax.layers.ApproxDepthwiseConv2D: keras.layers.DepthwiseConv2D,
-    ax.layers.ApproxEinsumDense: keras.layers.EinsumDense,
-    ax.layers.ApproxConv2DTranspose: keras.layers.Conv2DTranspose,
-    ax.layers.ApproxSeparableConv2D: keras.layers.SeparableConv2D,
-    ax.layers.ApproxLSTM: keras.layers.LSTM,
-    ax.layers.ApproxGRU: keras.layers.GRU,
-    ax.layers.ApproxMultiHeadAttention: keras.layers.MultiHeadAttention,
-}
+PLAIN = {entry.approximate_class: entry.keras_class for entry in REGISTERED.values()}
 every_layer = pytest.mark.parametrize("case", LAYERS)
 # Layers of several products have accumulators for each; tests/axtrain has those.
 every_single_product = pytest.mark.parametrize("case", [case for case in LAYERS if case not in SEVERAL_PRODUCTS])
@@ -130,6 +120,11 @@ def operands(layer, value):
 
 def hardware(multiplier=None, **quantisation):
     return ax.Hardware(multiplier=multiplier, quantisation=ax.Quantisation(**quantisation))
+
+
+def test_the_table_has_every_layer():
+    shipped = {kind for kind in PLAIN if kind.__module__.startswith("axtrain.layers.")}
+    assert {kind for kind, _, _ in LAYERS.values()} == shipped
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])

@@ -294,7 +294,10 @@ def test_a_training_that_fails_is_tracked_as_failed(files, store, monkeypatch):
             raise ValueError("stop")
 
     monkeypatch.setattr("axtrain.training.jobs.improving.NoiseSchedule", lambda epochs: Broken())
-    assert refused(*train("--hardware", "hardware.json", "--mlflow", "--anneal", 2)) == "Error: stop"
+    result = axtrain(*train("--hardware", "hardware.json", "--mlflow", "--anneal", 2))
+    # What nobody said that it received is a fault of the program, and shows where.
+    assert isinstance(result.exception, ValueError) and str(result.exception) == "stop"
+    assert "a fault of axtrain, not of what it was given" in result.stderr
     assert [run.info.status for run in mlflow.search_runs(output_format="list")] == ["FAILED"]
     assert not (files / "out.keras").exists()
 

@@ -291,6 +291,10 @@ def test_no_command_replaces_an_input_or_what_another_wrote(files):
         assert "Not overwriting an input; give another name" in refused(*command)
     fine(*sweep, "--out", "swept")
     fine(*sweep, "--out", "swept")  # its own files
+    record = json.loads((files / "swept" / "command.json").read_text())
+    assert record.pop("files") == ["command.json", "sweep.csv", "sweep.json", "sweep.png"]
+    (files / "swept" / "command.json").write_text(json.dumps(record))
+    fine(*sweep, "--out", "swept")  # and those of an earlier version, whose records list nothing
     assert "neither" not in refused("sweep", "noisy.keras", *DATA, "--out", "nothing")
     assert not (files / "nothing").exists()
     fine("export", "noisy.keras", "deploy")

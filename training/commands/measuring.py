@@ -68,6 +68,6 @@ def sweep(model: Path, hardware: Path | str | None, **given) -> None:
         with results(given["out"], "sweep.json", "sweep.csv", "sweep.png"):
             result = jobs.sweep_file(model, hardware=path, **given)
         if result.requirement is not None and result.operating_point is None:
-            raise ValueError(result.verdict)
+            raise click.ClickException(result.verdict)
     if result.requirement is not None:
         click.echo(result.verdict)

@@ -122,7 +122,10 @@ def quiet_start() -> Iterator[None]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Bad input ends with its message, not with a traceback; Ctrl-C with a word about what is kept."""
+    """Bad input ends with its message, Ctrl-C with a word about what is kept, a fault of the program with a traceback.
+
+    Bad input is what an error says `Received: ...` of, and what the system refuses.
+    """
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _said(warnings.showwarning)
@@ -131,8 +134,13 @@ def told() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("Interrupted. Files are whole or absent; what was kept in a folder is taken up again.", err=True)
         raise SystemExit(130) from None
-    except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
-        raise click.ClickException(str(error)) from error
+    except Exception as error:
+        if isinstance(error, (OSError, ImportError)) or "Received" in str(error):
+            raise click.ClickException(str(error)) from error
+        click.echo(
+            "This is a fault of axtrain, not of what it was given. Please report it with what follows.", err=True
+        )
+        raise
 
 
 def _check_new_files() -> None:

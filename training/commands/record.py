@@ -61,7 +61,7 @@ def results(folder: Path, *names: str) -> Iterator[None]:
         FileExistsError: one of these names is another's.
     """
     record = folder / _RECORD
-    ours, inputs = _listed(record), {path.resolve() for path in given_files()}
+    ours, inputs = _listed(record, names), {path.resolve() for path in given_files()}
     present = [name for name in (*names, _RECORD) if (folder / name).exists()]
     others = [name for name in present if name not in ours or (folder / name).resolve() in inputs]
     if others:
@@ -91,13 +91,13 @@ def given_files() -> Iterator[Path]:
             yield from (one for one in (value if isinstance(value, tuple) else [value]) if isinstance(one, Path))
 
 
-def _listed(record: Path) -> set[str]:
-    """The files that a record of ours lists; nothing where there is none."""
+def _listed(record: Path, names: tuple[str, ...]) -> set[str]:
+    """The files that a record of ours lists, `names` where it lists none, as earlier versions; nothing without one."""
     try:
         content = read_json(record, "the record of a command", "move it away")
     except (ValueError, OSError):
         return set()
-    return {_RECORD, *content.get("files", ())} if content.get("format") == COMMAND else set()
+    return {_RECORD, *content.get("files", names)} if content.get("format") == COMMAND else set()
 
 
 def _now() -> str:

@@ -54,7 +54,7 @@ def train_file(
     if hardware is not None:
         network = converted(network, hardware, x)
     elif not any(True for _ in hardware_layers(network)):
-        raise ValueError(f"{model} runs on no hardware yet; give --hardware FILE.json")
+        raise ValueError(f"The model runs on no hardware yet; give --hardware FILE.json. Received: {model}")
     network.compile(keras.optimizers.Adam(learning_rate), cross_entropy(network, x), metrics=["accuracy"])
     callbacks: list[keras.callbacks.Callback] = [NoiseSchedule(anneal)] if anneal else []
     note = {"learning_rate": learning_rate, "batch_size": batch_size, "anneal": anneal, "seed": seed}

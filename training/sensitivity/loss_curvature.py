@@ -85,7 +85,7 @@ class LossSurface:
             for index, kernel in enumerate(self.kernels)
         ]
         added = [
-            tf.convert_to_tensor(np.asarray(biases.get(index, np.zeros(_channels(kernel))), np.float32))
+            tf.convert_to_tensor(np.asarray(biases.get(index, np.zeros(kernel.channels)), np.float32))
             for index, kernel in enumerate(self.kernels)
         ]
         total = sum(float(self._moved_loss(x, y, shifts, added)) for x, y in self._batches())
@@ -185,16 +185,6 @@ class LossSurface:
             sum((_per_channel(ops.square(one)) for one in slope), ops.zeros(())) for slope in slopes[1]
         ]  # a layer used twice is seen twice
         return weights, along
-
-
-def _channels(kernel) -> int:
-    """Output channels of a kernel whose outputs are reached; 1 for any other."""
-    shape, owner = kernel.variable.shape, kernel.owner
-    if owner is None:
-        return 1
-    if isinstance(owner, keras.layers.DepthwiseConv2D):
-        return shape[-2] * shape[-1]
-    return shape[-2] if isinstance(owner, keras.layers.Conv2DTranspose) else shape[-1]
 
 
 def _signs(rng, shape) -> np.ndarray:

@@ -19,6 +19,7 @@ takes errors that differ from position to position for errors of one weight, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -125,39 +126,36 @@ class Kernel:
         variable: of the float network.
         owner: the part of the float network whose outputs before the activation are the product's; `None` where
             they cannot be reached.
+        channels: how many output channels it has.
     """
 
     name: str
     layer: str
     variable: keras.Variable
     owner: keras.layers.Layer | None
-
-
-# Layers whose last product's outputs, with the bias, are what their activation takes, channels last.
-_REACHED = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv2DTranspose,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-)
+    channels: int
 
 
 def kernels(watched: keras.Model, plain: keras.Model) -> list[Kernel]:
     """The kernels of all products, in the order of `products`."""
-    pairs = zip(all_layers(watched), all_layers(plain), strict=True)
-    twins = {
-        id(variable): twin
-        for layer, other in pairs
-        for variable, twin in zip(keras_weights(layer), other.weights, strict=True)
-    }
-    parts = [part for part in plain._flatten_layers() if type(part) in _REACHED]
+    told, placed = labels(watched), {}
+    twins: dict[int, keras.Variable] = {}
+    for layer, other in zip(all_layers(watched), all_layers(plain), strict=True):
+        placed[told[id(layer)]] = layer, other
+        twins |= {id(variable): twin for variable, twin in zip(keras_weights(layer), other.weights, strict=True)}
     found = []
-    for layer, name, product in products(watched):
-        variable = twins[id(product.weights)]
-        owner = next((part for part in parts if _last_kernel(part) is variable), None)
-        found.append(Kernel(f"{layer}/{name}" if name else layer, layer, variable, owner))
+    for label, name, product in products(watched):
+        layer, other = placed[label]
+        shape, axes = product.kernel.shape, product.geometry.summed_axes(len(product.kernel.shape))
+        found.append(
+            Kernel(
+                name=f"{label}/{name}" if name else label,
+                layer=label,
+                variable=twins[id(product.weights)],
+                owner=other if name == layer.activated_product else None,
+                channels=math.prod(size for axis, size in enumerate(shape) if axis not in axes),
+            )
+        )
     return found
 
 
@@ -170,10 +168,6 @@ def products(watched: keras.Model) -> list[tuple[str, str, HardwareProduct]]:
         for name, product in zip(layer.product_names, layer.products, strict=True)
         if product.kernel is not None
     ]
-
-
-def _last_kernel(part):
-    return part.pointwise_kernel if isinstance(part, keras.layers.SeparableConv2D) else part.kernel
 
 
 def predicted_spread(kernels: Sequence[Kernel], curves: Any, disturbances: Sequence[Disturbance]) -> dict[str, float]:

@@ -31,11 +31,6 @@ from axtrain.integers.requantisation import (
     rescaling_multiplier,
 )
 
-_PRODUCTS = {
-    keras.layers.Dense: "dense",
-    keras.layers.Conv2D: "conv2d",
-    keras.layers.DepthwiseConv2D: "depthwise_conv2d",
-}
 _GLOBAL = (keras.layers.GlobalMaxPooling2D, keras.layers.GlobalAveragePooling2D)
 
 
@@ -93,7 +88,7 @@ class Assembly:
         given = self._as_calibrated(step)
         table, circuit = circuit_table(step.hardware_layer)
         weights = layer_weights(step, given.scale, odd=is_odd(table))
-        kind = _PRODUCTS[type(step.layer)]
+        kind = step.product
         options: dict[str, Any] = {}
         if kind != "dense":
             layer = step.layer

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import keras
 
+from axtrain.layers.registry import LAYERS
+
 # What an inference leaves as it is.
 IDENTITIES = (
     keras.layers.Dropout,
@@ -20,9 +22,6 @@ IDENTITIES = (
     keras.layers.Identity,
 )
 KINDS = {
-    keras.layers.Dense: "product",
-    keras.layers.Conv2D: "product",
-    keras.layers.DepthwiseConv2D: "product",
     keras.layers.BatchNormalization: "normalisation",
     keras.layers.Add: "addition",
     keras.layers.MaxPooling2D: "max",
@@ -34,7 +33,6 @@ KINDS = {
     keras.layers.ZeroPadding2D: "pad",
 }
 _ENDS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
-_KNOWN = ", ".join(sorted({kind.__name__ for kind in KINDS} | {"Activation", "ReLU", "Softmax", "Dropout"}))
 
 
 def function_of(layer, rank: int) -> tuple[str, Callable, tuple[float, float]]:
@@ -51,9 +49,12 @@ def function_of(layer, rank: int) -> tuple[str, Callable, tuple[float, float]]:
         if layer.axis not in (-1, rank):
             raise ValueError(f"Softmax runs over the last axis. Received: axis={layer.axis} in layer {layer.name!r}")
         return "softmax", layer, (-math.inf, math.inf)
+    products = {kind.__name__ for kind, entry in LAYERS.items() if entry.lowering is not None}
+    known = sorted({kind.__name__ for kind in KINDS} | products | {"Activation", "ReLU", "Softmax", "Dropout"})
     raise ValueError(
-        f"Layer {layer.name!r} has no integer counterpart. Known: {_KNOWN}. Cut it off with keras.Model(inputs, "
-        f"outputs) and compute it outside, or put known layers in its place. Received: {type(layer).__name__}"
+        f"Layer {layer.name!r} has no integer counterpart. Known: {', '.join(known)}. Cut it off with "
+        "keras.Model(inputs, outputs) and compute it outside, or put known layers in its place. "
+        f"Received: {type(layer).__name__}"
     )
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from axtrain.integers.lowering.counterparts import IDENTITIES, KINDS, check_layer, clamp_or_softmax, function_of
+from axtrain.layers.registry import lowered
 from axtrain.model_walk import all_layers, is_graph, labels
 
 
@@ -25,9 +27,10 @@ class Step:
         function: from the input tensors to the output.
         inputs, output: names of tensors.
         hardware_layer: of a product, the layer on hardware.
+        product: of a product, its kind in integers.
         clamp: (lowest, highest) real value of the output.
-        gain, offset: of a product, what normalisation after it multiplies each channel by and adds, float64
-            arrays; `None` where there is none.
+        gain, offset: of a product, what its layer or normalisation after it multiplies each channel by and adds,
+            float64 arrays; `None` where there is none.
     """
 
     kind: str
@@ -37,6 +40,7 @@ class Step:
     inputs: tuple[str, ...]
     output: str
     hardware_layer: Any = None
+    product: str = ""
     clamp: tuple[float, float] = (-math.inf, math.inf)
     gain: Any = None
     offset: Any = None
@@ -123,7 +127,7 @@ class _Flattening:
         """Adds the steps of one use of a layer and names its output."""
         if isinstance(layer, IDENTITIES):
             return inputs[0]
-        kind = KINDS.get(type(layer))
+        kind = KINDS.get(type(layer)) if lowered(layer) is None else "product"
         if kind is None:
             return self._function(layer, *function_of(layer, len(shape)), inputs[0], shape)
         check_layer(layer, kind, [self.shapes[name] for name in inputs])
@@ -158,7 +162,17 @@ class _Flattening:
         label = self.labels[id(layer)]
         output = self._tensor(f"{label}{part}", shape, label)
         step = Step(kind=kind, name=label, layer=layer, function=function, inputs=tuple(inputs), output=output)
-        step.hardware_layer = self.hardware[id(layer)] if kind == "product" else None
+        product = lowered(layer) if kind == "product" else None
+        if product is not None:
+            step.hardware_layer = self.hardware[id(layer)]
+            step.product, gain = product
+            if gain is not None:
+                if gain.shape not in ((), tuple(shape[-1:])):
+                    raise ValueError(
+                        f"`lowering` must give one factor, or one for each of {shape[-1]} channels, for layer "
+                        f"{label!r}. Received: shape {gain.shape}"
+                    )
+                step.gain, step.offset = np.broadcast_to(gain, shape[-1:]), np.zeros(shape[-1])
         self.steps.append(step)
         return output
 

@@ -171,7 +171,7 @@ def write_blocks(
 ) -> tuple[Path, ...]:
     """`write_memory` of weights that lie at hand; arguments and errors are described there."""
     if not blocks:
-        raise ValueError("Nothing to store: no layer of it has weights on hardware; use axtrain.convert first.")
+        raise ValueError("Nothing to store; use axtrain.convert first. Received: no layer with weights on hardware")
     width = form.cells if width is None else width
     if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= _WIDEST:
         raise ValueError(f"`width` must be an int from 1 to {_WIDEST} cells. Received: width={width!r}")

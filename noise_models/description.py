@@ -128,8 +128,9 @@ def _is_built_in(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _family(kind: Any) -> list[Any]:
-    return [kind, *(each for child in kind.__subclasses__() for each in _family(child))]
+def _family(kind: type[Part]) -> list[type[Part]]:
+    children: list[type[Part]] = kind.__subclasses__()
+    return [kind, *(each for child in children for each in _family(child))]
 
 
 def _plain(value: Any) -> Any:

@@ -97,7 +97,8 @@ class Memory(Part):
     def rates(self, bits: int) -> Any:
         """How often the cells of a word fail: a number, or one for each of its `bits` cells, lowest first.
 
-        `rate` is to be their mean. Cells that differ take no protection, which has cells of its own.
+        `rate` is what tables and sweeps say of them, 0 where none fails. Cells that differ take no protection, which
+        has cells of its own.
         """
         return self.rate
 
@@ -198,7 +199,7 @@ class Memory(Part):
         """Masks of faulty cells, and of the values that stuck ones hold (`None` where cells flip)."""
         rate = self.rates(bits)
         if np.ndim(rate):
-            self._check_unprotected(rate)
+            self._check_cells(rate)
             rates = [np.float32(each) * strength for each in rate]
         else:
             rates = protection.rates(np.float32(rate) * strength, strength, bits)
@@ -207,7 +208,9 @@ class Memory(Part):
         faulty, ones = faulty_cells(shape, protection.width(bits), seed, rates, **options)
         return faulty, None if share is None else ones
 
-    def _check_unprotected(self, rates: Any) -> None:
+    def _check_cells(self, rates: Any) -> None:
+        if not all(0.0 <= rate <= 1.0 for rate in rates):
+            raise ValueError(f"The rates of a word's cells must lie in [0, 1]. Received: {[*map(float, rates)]}")
         if self.protection is not None:
             raise ValueError(
                 "Cells of a word that fail differently take no protection, since it has cells of its own. Use "
@@ -227,7 +230,7 @@ class Memory(Part):
         """
         rates = np.asarray(self.rates(np.shape(stored)[-1]) if rate is None else rate, np.float64) * strength
         if rates.ndim:
-            self._check_unprotected(rates)
+            self._check_cells(rates)
         if self.fault != "stuck":
             return np.full(np.shape(stored), rates)
         return np.where(stored, rates * (1.0 - self.share_of_ones), rates * self.share_of_ones)

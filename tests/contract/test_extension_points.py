@@ -21,7 +21,7 @@ from axtrain.emulation.selection import _engine, engine_for
 from axtrain.layers import ApproximateLayer
 from axtrain.layers.counts import Count
 from axtrain.layers.registry import LAYERS
-from axtrain.noise_models.description import Part
+from axtrain.noise_models.description import Part, _family, _is_built_in
 from axtrain.penalties import Penalty
 from axtrain.training.report.hardware_words import hardware_rows
 from axtrain.training.sensitivity.prediction import kernels
@@ -740,6 +740,8 @@ def test_what_has_no_closed_form_says_so():
         Saturating().expected([1])
     with pytest.raises(ValueError, match="take no protection"):
         WeakSigns(sign_rate=0.1, protection=ax.memories.Parity()).read([1], 8, 1)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]. Received: .*1\.5"):
+        WeakSigns(sign_rate=1.5).expected([1], 8)
 
 
 def test_an_own_class_that_is_not_registered_is_refused(on_own, tmp_path, monkeypatch):
@@ -792,3 +794,16 @@ def test_codes_of_one_block_take_batches_of_any_size(code):
     layer.build((None, 4))
     traced = tf.function(lambda x: layer.product.forward(layer.coded_kernel.value, x)[0])
     assert traced.get_concrete_function(tf.TensorSpec((None, 5))).structured_outputs.shape[1] == 3
+
+
+def test_nothing_asks_whether_a_part_is_of_a_class_of_ours():
+    """What a consumer needs of a part is a method or property of it, which those from outside have too."""
+    bases, found = {"Memory", "Protection", "Curve", "Datapath", "Penalty"}, []
+    ours = {each.__name__ for each in _family(Part) if _is_built_in(each) and each.kind} - bases
+    assert {"BitErrors", "SECDED", "DroppedMACs", "Curvature", "ProbitCurve"} < ours
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "isinstance":
+                named = {getattr(each, "id", getattr(each, "attr", None)) for each in ast.walk(node.args[1])}
+                found += [f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"] if named & ours else []
+    assert found == [fit for fit in found if fit.startswith("noise_models/curve_fitting.py")]  # of what it has made

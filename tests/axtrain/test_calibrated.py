@@ -313,6 +313,7 @@ def test_a_new_fit_needs_no_data_and_takes_the_weights_as_they_are():
     np.testing.assert_allclose(state.activation_factors, fitted.activation_factors, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow  # tests/contract/test_saving.py loads one in a fresh process
 @pytest.mark.graph
 def test_saved_and_loaded_here_and_in_a_fresh_process(tmp_path):
     model, x = network("calibrated", rank=2, residual="mixture")

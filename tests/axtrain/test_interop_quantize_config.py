@@ -58,6 +58,7 @@ def trained(digits):
     return model, found, x, y
 
 
+@pytest.mark.slow  # the other tests train for some steps
 def test_training_on_the_hardware_improves_the_network_on_it(trained):
     model, found, x, y = trained
     untrained = ax.convert(to_keras3(model), ROUGH, x[:512])

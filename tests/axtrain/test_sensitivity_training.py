@@ -443,6 +443,7 @@ print("fine")
     assert "fine" in done.stdout, done.stderr[-3000:]
 
 
+@pytest.mark.slow  # tests/contract/test_saving.py loads one in a fresh process
 @pytest.mark.eager
 def test_it_is_saved_and_loaded_in_a_fresh_process(tmp_path):
     x, y = data()

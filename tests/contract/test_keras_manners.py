@@ -107,9 +107,9 @@ def generated(x, y, batch):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, at the end of an unknown size
-# `sensitivity` is of a kind with `half_batch`, which divides what has no known size, too.
+# The others are of a kind with `half_batch`, which divides what has no known size.
 @every_model
-@pytest.mark.cases("converted", "half_batch", "bit_errors")
+@pytest.mark.cases("converted", "half_batch")
 def test_pipelines_train_as_arrays_do(kind):
     """40 samples in batches of 16: the last has 8. The same steps from an unknown size and from a repeated stream."""
     x, y = data()

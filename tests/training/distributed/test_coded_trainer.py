@@ -36,6 +36,7 @@ STAGES = [("begin", 5), ("forward", 5), ("backward", 5), ("update", 5)]
 
 
 @pytest.mark.parametrize("method, step", STAGES)
+@pytest.mark.cases("forward", "update")  # a node is begun anew and asked backwards as these are
 def test_a_node_killed_in_each_stage_is_replaced_and_nothing_is_lost(network, data, method, step):
     expected, weights = plain_losses(network, data)
     trainer, losses, _ = fitted(network, data, InProcess(troubles=[Trouble("node-1", "kill", method, step)]))

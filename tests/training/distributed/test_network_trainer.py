@@ -60,6 +60,7 @@ def test_agents_reach_the_optimum_of_everybodys_loss(regression, surrogate, sett
     assert history["disagreement"][-1] < 1e-3 < history["disagreement"][0]
 
 
+@pytest.mark.slow  # what the others reach, by a method to compare them with
 def test_decentralised_gradient_descent_does_not_get_there(regression):
     """Agents' own gradients without tracking, at a step of fixed size: near, and no nearer."""
     common = {"tau": 60.0, "step": 0.6, "decay": 0.0}

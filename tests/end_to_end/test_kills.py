@@ -83,5 +83,5 @@ def test_a_chain_of_kills_leaves_the_old_or_the_new_export(which, code, tmp_path
     done = fresh.run(CHAIN, tmp_path / "model.keras", tmp_path / "deploy", which, 50)
     assert done.returncode == 0, done.stderr[-3000:]
     ended = json.loads(done.stdout)
-    # Some libraries make another error of Ctrl-C.
-    assert ended[str(code)] >= 40 and set(ended) <= {"0", str(code), *(["1"] if which == "SIGINT" else [])}, ended
+    # Ctrl-C within a library's C code can be another error there, or even end the process; the files are whole still.
+    assert ended[str(code)] >= 40 and (which == "SIGINT" or set(ended) <= {"0", str(code)}), ended

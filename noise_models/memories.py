@@ -55,9 +55,9 @@ class BitErrors(Memory):
 
     kind: ClassVar[str] = "bit_errors"
 
-    def dial(self, rate: float) -> BitErrors | None:
+    def scaled_by_strength(self, rate: float) -> BitErrors | None:
         """The same memory at another rate."""
-        # A class derived from this one may read otherwise; it can have a dial of its own.
+        # A class derived from this one may read otherwise; it can have this method of its own.
         return replace(self, rate=rate) if type(self) is BitErrors else None
 
 
@@ -116,7 +116,7 @@ class NearThresholdSRAM(Memory):
         """Probability that a cell is faulty at this voltage."""
         return self.curve(self.voltage)
 
-    def dial(self, rate: float) -> BitErrors | None:
+    def scaled_by_strength(self, rate: float) -> BitErrors | None:
         """Bit errors at that rate: they fail in the same cells."""
         if type(self) is not NearThresholdSRAM:
             return None

@@ -114,10 +114,10 @@ class Memory(Part):
         changed: dict[str, Any] = {field.name: value for field in fields(self) if field.name == name}
         return replace(self, **changed) if changed else None
 
-    def dial(self, rate: float) -> Memory | None:
+    def scaled_by_strength(self, rate: float) -> Memory | None:
         """A memory that at noise strength s fails, to the cell, as this one does at a rate of ``rate s``.
 
-        By it a sweep plays all its points in one compiled function. `None`, the default, compiles one for each.
+        By it a sweep runs all its points in one compiled function. `None`, the default, compiles one for each.
         """
         return None
 

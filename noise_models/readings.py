@@ -105,21 +105,21 @@ class Readings:
                     raise ValueError(f"{where}: needs a voltage and whole numbers of cells. Received: {row!r}")
                 logged = tuple(row.values())
                 if "chip" in row and logged in seen:
-                    mend = "remove the second row, or add a column that tells the two measurements apart"
-                    raise ValueError(f"{where}: {mend}. Received: a row like an earlier one, {row!r}")
+                    fix = "remove the second row, or add a column that tells the two measurements apart"
+                    raise ValueError(f"{where}: {fix}. Received: a row like an earlier one, {row!r}")
                 seen.add(logged)
                 key = ((row.get("chip") or "") if nested else "", voltage)
                 if nested and key in table:
-                    mend = "give one row per voltage and chip (column `chip`), or pass nested=False to sum"
-                    raise ValueError(f"{where}: {mend}. Received: {voltage} V twice")
+                    fix = "give one row per voltage and chip (column `chip`), or pass nested=False to sum"
+                    raise ValueError(f"{where}: {fix}. Received: {voltage} V twice")
                 table[key] = table.get(key, 0) + np.array(counts, np.int64)
             chips, voltages = (
                 (list(dict.fromkeys(names)) for names in zip(*table, strict=True)) if table else ([""], [])
             )
             for chip, voltage in itertools.product(chips, voltages):
                 if (chip, voltage) not in table:
-                    mend = "measure every chip at every voltage, or leave out the incomplete chips or voltages"
-                    raise ValueError(f"{path}: {mend}. Received: no row of chip {chip!r} at {voltage} V")
+                    fix = "measure every chip at every voltage, or leave out the incomplete chips or voltages"
+                    raise ValueError(f"{path}: {fix}. Received: no row of chip {chip!r} at {voltage} V")
             both = np.array([table[key] for key in itertools.product(chips, voltages)], np.int64)
             failures, cells = both.reshape(len(chips), len(voltages), 2).transpose(2, 0, 1)
             return cls(voltages=voltages, failures=failures, cells=cells, nested=nested, source=os.path.basename(path))

@@ -111,9 +111,9 @@ class _Registry(_PARTS.QuantizeRegistry):
         self.made = made
 
     def supports(self, layer) -> bool:
-        """False for layers with products that only Keras 3 plays on hardware."""
-        plays = {kind.__name__ for kind in LAYERS}
-        return type(layer).__name__ in KERNELS or type(layer).__name__ not in plays
+        """False for layers with products that only Keras 3 has on hardware."""
+        on_hardware = {kind.__name__ for kind in LAYERS}
+        return type(layer).__name__ in KERNELS or type(layer).__name__ not in on_hardware
 
     def get_quantize_config(self, layer):
         """On hardware where the layer has a kernel, else as it is."""

@@ -93,7 +93,7 @@ def transposed(layer, input_shape, output_shape) -> Count:
 
 
 def einsum(layer, input_shape, output_shape) -> Count | None:
-    """An einsum with a kernel; `None` where the equation is no product that hardware plays."""
+    """An einsum with a kernel; `None` where the equation is not one matrix product."""
     if equation_obstacle(layer.equation):
         return None
     # Counted from the inputs: Keras may leave the output's rows open.

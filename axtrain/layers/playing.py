@@ -134,6 +134,10 @@ def play(state: HardwareState, geometry, inputs, kernel, playing: Playing, train
         training: whether moving ranges follow and faults are drawn anew.
         bias: float32, one per output channel, or `None`.
     """
+    if inputs.shape[0] == 0 and not getattr(geometry, "batched", False):
+        # TensorFlow's convolutions fail on no samples: the outputs of one, of which none is taken.
+        one = ops.zeros((1, *inputs.shape[1:]), inputs.dtype)
+        return play(state, geometry, one, kernel, playing, False, bias)[:0]
     if state.observer is not None:
         state.observer.add(ops.convert_to_numpy(inputs))
         state.watch(geometry, inputs, kernel)

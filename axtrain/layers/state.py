@@ -92,7 +92,7 @@ class HardwareState(FittedState):
         kept = ops.where(seen, momentum, 0.0)
         low = kept * self.low.value + (1 - kept) * batch_low
         high = kept * self.high.value + (1 - kept) * batch_high
-        # One bad sample would make of the range what no later batch could mend; its own sums are NaN all the same.
+        # NaN would stay in the range for good; the sums that the bad samples enter are NaN all the same.
         moves = ops.isfinite(high - low)
         self.low.assign(ops.where(moves, low, self.low.value))
         self.high.assign(ops.where(moves, high, self.high.value))

@@ -137,5 +137,10 @@ def test_layers_in_float64_are_refused_where_they_are():
 
 @pytest.mark.parametrize("engine", ["numba", "low_rank", "gather"])
 def test_no_samples_give_no_outputs(engine):
-    noisy = ax.convert(dense(), ax.Hardware(multiplier=ax.multipliers.get("drum4")), X, engine=engine)
-    assert noisy(X[:0]).shape == (0, 3)
+    hardware = ax.Hardware(multiplier=ax.multipliers.get("drum4"))
+    assert ax.convert(dense(), hardware, X, engine=engine)(X[:0]).shape == (0, 3)
+    convolutions = [layers.Conv2D(4, 3), layers.DepthwiseConv2D(3), layers.SeparableConv2D(3, 2)]
+    small = keras.Sequential([keras.Input((8, 8, 2)), *convolutions, layers.Conv2DTranspose(2, 3), layers.Flatten()])
+    pictures = RNG.normal(size=(4, 8, 8, 2)).astype("float32")
+    noisy = ax.convert(small, hardware, pictures, engine=engine)
+    assert noisy(pictures[:0]).shape == (0, *noisy(pictures).shape[1:])

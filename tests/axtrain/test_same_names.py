@@ -26,13 +26,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def x():
-    return X
-
-
-@pytest.fixture(scope="module")
-def noisy(model, x):
-    return ax.convert(model, HARDWARE, x)
+def noisy(model):
+    return ax.convert(model, HARDWARE, X)
 
 
 def codes(layer):
@@ -56,13 +51,13 @@ def test_a_shared_sub_model_is_met_once():
     assert list(labels(model).values()) == ["proj", "sum"]
 
 
-def test_two_layers_of_one_name_in_the_same_model_are_refused(x):
+def test_two_layers_of_one_name_in_the_same_model_are_refused():
     inputs = keras.Input((6,))
     first, second = keras.layers.Dense(4, name="first"), keras.layers.Dense(4, name="second")
     model = keras.Model(inputs, second(first(inputs)))
     second.name = "first"
     with pytest.raises(ValueError, match="two layers named 'first'"):
-        ax.convert(model, HARDWARE, x)
+        ax.convert(model, HARDWARE, X)
 
 
 def test_patterns_take_names_at_every_depth_or_paths(model):
@@ -96,9 +91,9 @@ def test_an_export_that_lost_layers_is_not_read(noisy, tmp_path):
         ax.read_export(tmp_path / "out")
 
 
-def test_the_integer_network_its_c_source_and_its_memory_hold_the_weights_of_each(model, x, tmp_path):
-    on_hardware = ax.convert(model, ax.Hardware(quantisation=ax.Quantisation.litert()), x)
-    network = ax.integer_network(on_hardware, x)
+def test_the_integer_network_its_c_source_and_its_memory_hold_the_weights_of_each(model, tmp_path):
+    on_hardware = ax.convert(model, ax.Hardware(quantisation=ax.Quantisation.litert()), X)
+    network = ax.integer_network(on_hardware, X)
     own = {operation.name: operation.codes for operation in network.operations if hasattr(operation, "codes")}
     assert list(own) == LABELS
     write(on_hardware, network, tmp_path)
@@ -116,12 +111,12 @@ def test_the_integer_network_its_c_source_and_its_memory_hold_the_weights_of_eac
     assert addresses == {"left/proj": 0, "right/proj": 24, "proj": 48}
 
 
-def test_ranges_and_overrides_reach_what_they_name(model, x):
+def test_ranges_and_overrides_reach_what_they_name(model):
     ranges = {"proj": (-1, 1), "right/proj": (-2, 2)}
     found = ax.convert(
         model,
         HARDWARE,
-        x,
+        X,
         activation_ranges=ranges,
         overrides={"proj": CANDIDATES[0], "/proj": CANDIDATES[1], "both": None},
     )
@@ -168,7 +163,7 @@ def test_only_the_layer_at_the_input_does_without_a_gradient_of_it():
     assert [layer.input_gradient for layer in products(coded)] == [False, True]
 
 
-def test_keras_2_gets_the_weights_of_each(model, x):
+def test_keras_2_gets_the_weights_of_each(model):
     from axtrain.interop.keras2 import to_keras2
     from axtrain.interop.keras3 import to_keras3
 

@@ -24,13 +24,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def x():
-    return X
-
-
-@pytest.fixture(scope="module")
-def noisy(model, x):
-    return ax.convert(model, HARDWARE, x)
+def noisy(model):
+    return ax.convert(model, HARDWARE, X)
 
 
 def test_a_weight_picture_shows_the_layer_that_is_named(model, noisy):
@@ -43,15 +38,15 @@ def test_a_weight_picture_shows_the_layer_that_is_named(model, noisy):
         weights_figure(model, noisy, "both")
 
 
-def test_a_run_is_told_which_hardware_each_has(model, x):
-    mixed = ax.convert(model, HARDWARE, x, overrides={"left/proj": CANDIDATES[0]})
+def test_a_run_is_told_which_hardware_each_has(model):
+    mixed = ax.convert(model, HARDWARE, X, overrides={"left/proj": CANDIDATES[0]})
     told = json.loads(of_hardware(mixed).files["hardware_of_layers.json"])
     assert sorted(told.values()) == [["left/proj"], ["right/proj", "proj"]]
 
 
-def test_sensitivity_and_choices_are_of_each_layer(model, x):
+def test_sensitivity_and_choices_are_of_each_layer(model):
 
-    choices = Choices(ax.convert(model, HARDWARE, overrides={"/proj": None}), CANDIDATES, x)
+    choices = Choices(ax.convert(model, HARDWARE, overrides={"/proj": None}), CANDIDATES, X)
     assert choices.layers == ("left/proj", "right/proj")  # the outermost model's stays in float, and it alone
     made = choices.converted({"left/proj": "mitchell", "right/proj": "drum3"})
     played = choices.play({"left/proj": "mitchell", "right/proj": "drum3"})
@@ -67,7 +62,7 @@ def test_sensitivity_and_choices_are_of_each_layer(model, x):
     ]
 
 
-def test_a_sweep_on_other_hardware_keeps_in_float_what_was(model, x):
+def test_a_sweep_on_other_hardware_keeps_in_float_what_was(model):
     partly = ax.convert(model, HARDWARE, overrides={"/proj": None})
     assert [type(one).__name__ for one in products(_playable(partly, HARDWARE))] == [
         "ApproxDense",
@@ -76,9 +71,9 @@ def test_a_sweep_on_other_hardware_keeps_in_float_what_was(model, x):
     ]
 
 
-def test_a_sensitivity_map_has_a_row_for_each(model, x):
-    labels = np.arange(len(x)) % 3
+def test_a_sensitivity_map_has_a_row_for_each(model):
+    labels = np.arange(len(X)) % 3
     options = {"candidates": CANDIDATES[:1], "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
-    found = ax.sensitivity(model, x, labels, **options, probes=2, measure=False, verbose=False)
+    found = ax.sensitivity(model, X, labels, **options, probes=2, measure=False, verbose=False)
     assert found.layers == ("left/proj", "right/proj", "proj") == tuple(found.curvature)
     assert len(np.unique(found.predicted)) == 3

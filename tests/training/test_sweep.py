@@ -113,7 +113,7 @@ class TestEachPointIsAFreshConversion:
         for fault, highest in (("persistent", 0.5), ("stuck", 1.0)):
             rates = [*(highest * 10.0 ** rng.uniform(-12, 0, 1000)).tolist(), 0.0, highest]
             parts = [ax.Hardware(weight_memory=ax.memories.BitErrors(rate=r, fault=fault)) for r in rates]
-            hardware, strengths = operating_points.dialled(tuple(parts))
+            hardware, strengths = operating_points.by_noise_strength(tuple(parts))
             played = np.float32(hardware.weight_memory.rate) * np.array(strengths, np.float32)
             np.testing.assert_array_equal(played, np.array(rates, np.float32))
 
@@ -128,7 +128,7 @@ class TestEachPointIsAFreshConversion:
         weaker = ax.curves.ProbitCurve(mean_v=0.37, deviation_v=0.065, source="test")
         for other in (ax.curves.ILLUSTRATIVE, weaker):
             parts = tuple(described(voltage, other) for voltage in (0.6, 0.46))
-            assert (operating_points.dialled(parts) is None) is (other is weaker)
+            assert (operating_points.by_noise_strength(parts) is None) is (other is weaker)
         model = ax.convert(network, parts[0], calibration=data[0])
         assert_as_converted_anew(network, data, quiet(model, *data, voltages=(0.46,)).points, parts[1:])
 
@@ -211,9 +211,9 @@ class TestEachPointIsAFreshConversion:
         assert result.points[0].energy_pj == ax.energy(anew).total_pj
 
 
-@pytest.mark.parametrize("dialled", [True, False])
-def test_the_hardware_without_faults_is_measured_too(network, data, dialled, tmp_path):
-    protection = None if dialled else ax.memories.RobustBits(count=2, rate=0.05)
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_hardware_without_faults_is_measured_too(network, data, scaled, tmp_path):
+    protection = None if scaled else ax.memories.RobustBits(count=2, rate=0.05)
     hardware = ax.Hardware(
         multiplier=ax.multipliers.get("drum3"), weight_memory=SRAM(voltage=0.6, protection=protection)
     )

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from axtrain.training.commands.record import given_files
+
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
@@ -145,8 +147,6 @@ def told() -> Iterator[None]:
 
 def _check_new_files() -> None:
     """Raises FileExistsError where a file to be written is one that the command reads."""
-    from axtrain.training.commands.record import given_files
-
     context = click.get_current_context()
     new = [context.params.get(str(one.name)) for one in context.command.params if one.type is NEW_FILE]
     for path in new:

@@ -41,7 +41,7 @@ def _set_to(memory: Any, value: float, by_rate: bool) -> Any:
     return memory.with_rate(value) if by_rate else memory.with_voltage(value)
 
 
-def dialled(parts: tuple[Hardware, ...]) -> tuple[Hardware, list[float]] | None:
+def by_noise_strength(parts: tuple[Hardware, ...]) -> tuple[Hardware, list[float]] | None:
     """One hardware, and the noise strengths at which it is each of `parts` to the last cell; `None` if there is none.
 
     A cell fails where its number lies below float32(rate) strength. So all memories of a layer must fail equally
@@ -57,7 +57,7 @@ def dialled(parts: tuple[Hardware, ...]) -> tuple[Hardware, list[float]] | None:
     levels = [each.pop() for each in rates]
     # A power of two, so that its product with the strength is float32(rate) without any rounding.
     ceiling = 0.5 if max(levels) <= 0.5 else 1.0
-    memories: dict[str, Any] = {name: memory.dial(ceiling) for name, memory in first.memories.items()}
+    memories: dict[str, Any] = {name: memory.scaled_by_strength(ceiling) for name, memory in first.memories.items()}
     if None in memories.values():
         return None
     return replace(first, **memories), [level / ceiling for level in levels]

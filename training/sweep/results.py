@@ -105,9 +105,9 @@ class Sweep:
                 f"rates), train for the hardware, or ask for less{without}. Received: accuracy={required.accuracy!r}"
             )
         last, beyond = ("lowest", "lower") if voltages else ("highest", "higher")
-        dial = f"{last} voltage" if voltages else f"{last} error rate"
+        kind = f"{last} voltage" if voltages else f"{last} error rate"
         edge = f"; it is the {last} that was swept, {beyond} ones were not measured" if point is self.points[-1] else ""
-        return f"{dial} for an accuracy of {required.accuracy:g}: {point}; judged by {required.by}{without}{edge}"
+        return f"{kind} for an accuracy of {required.accuracy:g}: {point}; judged by {required.by}{without}{edge}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with the derived figures; `from_dict` rebuilds it."""

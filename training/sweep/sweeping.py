@@ -30,7 +30,7 @@ from axtrain.training.evaluation import (
     sample_count,
 )
 from axtrain.training.kept_figures import KeptFigures, fingerprint
-from axtrain.training.sweep.operating_points import at, dialled, swept
+from axtrain.training.sweep.operating_points import at, by_noise_strength, swept
 from axtrain.training.sweep.results import Sweep, SweepPoint
 
 
@@ -209,23 +209,23 @@ def _cost(played, layers, point, reference) -> dict[str, float]:
 
 
 def _preparation(played, layers, points) -> Callable[[int], None]:
-    """A function of a point's index that makes the model play it: by turning a dial where there is one.
+    """Return a function of a point's index that puts the model on it, by the noise strength alone where that is enough.
 
     The index after the last point's is the hardware without faults: that of any point, at noise strength 0.
     """
-    dials = [dial for dial in map(dialled, zip(*points, strict=True)) if dial is not None]
-    if len(dials) == len(layers):
-        _set(layers, [hardware for hardware, _ in dials])
+    scaled = [found for found in map(by_noise_strength, zip(*points, strict=True)) if found is not None]
+    if len(scaled) == len(layers):
+        _set(layers, [hardware for hardware, _ in scaled])
 
     def prepare(index: int) -> None:
         if index == len(points):
             for state in _states(layers):
                 state.noise_strength.assign(0.0)
-        elif len(dials) < len(layers):
+        elif len(scaled) < len(layers):
             _set(layers, points[index])
             played.predict_function = None  # traced with the other hardware
         else:
-            for layer, (_, strengths) in zip(layers, dials, strict=True):
+            for layer, (_, strengths) in zip(layers, scaled, strict=True):
                 for state in _states([layer]):
                     state.noise_strength.assign(strengths[index])
 

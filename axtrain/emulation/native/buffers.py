@@ -44,9 +44,8 @@ class Buffers:
         """An aligned array; its values are anything."""
         size = _rounded(math.prod(shape) * np.dtype(dtype).itemsize)
         free = self._free.pop(size, None)
-        self._free[size] = free = (
-            [] if free is None else free
-        )  # the last in order: the first are those that were not asked for the longest
+        free = [] if free is None else free
+        self._free[size] = free  # the last in order; the first are the ones that were not asked for the longest
         if len(self._free) > _SIZES:
             with contextlib.suppress(KeyError, RuntimeError):  # another thread was faster
                 del self._free[next(iter(self._free))]
